@@ -1,0 +1,26 @@
+// The development build, by cmake-js: warnings are errors, compile_commands.json for editors and
+// clang-tidy, and with --sanitize AddressSanitizer and UndefinedBehaviorSanitizer.
+//
+//   node scripts/cmake.mjs [--sanitize] [--configure]
+import { spawnSync } from 'node:child_process'
+import { nodeHeadersPrefix } from './node-headers.mjs'
+
+const sanitize = process.argv.includes('--sanitize')
+const command = process.argv.includes('--configure') ? 'configure' : 'compile'
+const folder = sanitize ? 'build-sanitize' : 'build-cmake'
+const args = ['node_modules/cmake-js/bin/cmake-js', command, '-O', folder, '--log-level', 'error']
+args.push(`--CDPAGEMESH_SANITIZE=${sanitize ? 'ON' : 'OFF'}`)
+if (sanitize) args.push('--debug')
+
+const env = { ...process.env }
+const prefix = nodeHeadersPrefix()
+if (prefix !== undefined) env['npm_config_nodedir'] = prefix
+else delete env['npm_config_nodedir']
+
+const { status } = spawnSync(process.execPath, args, { stdio: 'inherit', env })
+if (status === 0 && sanitize) {
+  console.log(
+    `To use it: LD_PRELOAD=$(c++ -print-file-name=libasan.so) with the addon of ${folder}`,
+  )
+}
+process.exit(status ?? 1)
