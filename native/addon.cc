@@ -1,0 +1,34 @@
+// The table of exports. What each does, takes and throws stands in lib/native/addon.ts.
+#include <napi.h>
+
+#include "binding/exports.h"
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  using namespace pagemesh;
+  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name));
+  };
+  add("sessionCreate", SessionCreate);
+  add("sessionDestroy", SessionDestroy);
+  add("stop", Stop);
+  add("wake", Wake);
+  add("setView", SetView);
+  add("exchange", Exchange);
+  add("listen", Listen);
+  add("connect", Connect);
+  add("bindRank", BindRank);
+  add("closeConnection", CloseConnection);
+  add("mapRegion", MapRegion);
+  add("unmapRegion", UnmapRegion);
+  add("regionBuffer", RegionBuffer);
+  add("regionStats", RegionStatsOf);
+  add("homeOf", HomeOf);
+  add("atomic", Atomic);
+  add("countWaiters", CountWaitersOf);
+  add("die", Die);
+  add("probe", Probe);
+  exports.Set("constants", Constants(env));
+  return exports;
+}
+
+NODE_API_MODULE(pagemesh, Init)

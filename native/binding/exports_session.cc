@@ -1,0 +1,115 @@
+#include <unistd.h>
+
+#include <string>
+
+#include "binding/arguments.h"
+#include "binding/exports.h"
+#include "binding/session.h"
+
+namespace pagemesh {
+
+Napi::Value SessionCreate(const Napi::CallbackInfo& info) {
+  SessionOptions options;
+  options.rank = Int32Argument(info, 0);
+  options.size = Int32Argument(info, 1);
+  options.map_limit = Uint32Argument(info, 2);
+  options.lifeline_fd = Int32Argument(info, 3);
+  if (options.size < 1 || options.size > static_cast<int>(kMaxMembers) || options.rank < 0 ||
+      options.rank >= options.size) {
+    return ThrowErrno(info.Env(), "sessionCreate", EINVAL);
+  }
+  Session* session = Session::Create(options);
+  if (session == nullptr) return ThrowErrno(info.Env(), "sessionCreate", errno);
+  return Napi::Number::New(info.Env(), session->id());
+}
+
+Napi::Value SessionDestroy(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session != nullptr) session->Destroy();
+  return info.Env().Undefined();
+}
+
+Napi::Value Stop(const Napi::CallbackInfo& info) {
+  Session* session = Session::Get(Uint32Argument(info, 0));
+  const bool exiting = info[1].IsNumber();
+  if (session != nullptr) session->Stop(exiting, Int32Argument(info, 1));
+  return info.Env().Undefined();
+}
+
+Napi::Value Wake(const Napi::CallbackInfo& info) {
+  Session* session = Session::Get(Uint32Argument(info, 0));
+  if (session != nullptr) session->Wake();
+  return info.Env().Undefined();
+}
+
+Napi::Value SetView(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session != nullptr) session->SetView(Uint32Argument(info, 1));
+  return info.Env().Undefined();
+}
+
+// exchange(session, actions, actionCount, blobsOut, events, blobsIn, timeoutMs)
+Napi::Value Exchange(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  if (!info[1].IsTypedArray() || !info[3].IsTypedArray() || !info[4].IsTypedArray() ||
+      !info[5].IsTypedArray()) {
+    return ThrowErrno(info.Env(), "exchange", EINVAL);
+  }
+  const auto actions = info[1].As<Napi::Uint32Array>();
+  const uint32_t action_count = Uint32Argument(info, 2);
+  const auto blobs_out = info[3].As<Napi::Uint8Array>();
+  auto events = info[4].As<Napi::Uint32Array>();
+  auto blobs_in = info[5].As<Napi::Uint8Array>();
+  if (action_count > actions.ByteLength() / sizeof(Entry)) {
+    return ThrowErrno(info.Env(), "exchange", EINVAL);
+  }
+  const int count = session->Exchange(
+      reinterpret_cast<const Entry*>(actions.Data()), action_count, blobs_out.Data(),
+      blobs_out.ByteLength(), reinterpret_cast<Entry*>(events.Data()),
+      static_cast<uint32_t>(events.ByteLength() / sizeof(Entry)), blobs_in.Data(),
+      blobs_in.ByteLength(), Int32Argument(info, 6));
+  return Napi::Number::New(info.Env(), count);
+}
+
+Napi::Value Listen(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const std::string host = info[1].ToString().Utf8Value();
+  const int port =
+      session->transport()->Listen(host.c_str(), static_cast<uint16_t>(Uint32Argument(info, 2)));
+  if (port < 0) return ThrowErrno(info.Env(), "listen", -port);
+  return Napi::Number::New(info.Env(), port);
+}
+
+Napi::Value Connect(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const std::string host = info[1].ToString().Utf8Value();
+  const int connection =
+      session->transport()->Connect(host.c_str(), static_cast<uint16_t>(Uint32Argument(info, 2)));
+  if (connection < 0) return ThrowErrno(info.Env(), "connect", -connection);
+  return Napi::Number::New(info.Env(), connection);
+}
+
+Napi::Value BindRank(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const bool bound = session->transport()->Bind(Int32Argument(info, 1), Int32Argument(info, 2));
+  return Napi::Boolean::New(info.Env(), bound);
+}
+
+Napi::Value CloseConnection(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session != nullptr) session->transport()->Close(Int32Argument(info, 1));
+  return info.Env().Undefined();
+}
+
+Napi::Value Die(const Napi::CallbackInfo& info) {
+  const std::string message = info[0].ToString().Utf8Value() + "\n";
+  const ssize_t ignored = write(STDERR_FILENO, message.data(), message.size());
+  (void)ignored;
+  _exit(Int32Argument(info, 1));
+}
+
+}  // namespace pagemesh

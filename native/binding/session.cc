@@ -1,0 +1,393 @@
+#include "binding/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/futex_lock.h"
+#include "transport/tcp/tcp_transport.h"
+
+namespace pagemesh {
+namespace {
+
+constexpr uint32_t kWakeToken = 0x80000000U;
+constexpr uint32_t kLifelineToken = 0x80000001U;
+constexpr int kMaxReady = 64;
+constexpr int kLifelineExitCode = 129;  // as after SIGHUP
+
+// Directory states in which the home expects the page back; lib/protocol/directory.ts.
+constexpr uint32_t kControlExpectsData = 0x80;
+constexpr uint32_t kControlOwnerShift = 16;
+constexpr uint32_t kControlRankMask = 0xff;
+
+FutexLock session_lock;
+Session* current_session = nullptr;  // session_lock
+uint32_t next_session_id = 1;        // session_lock
+
+void AddToEpoll(int epoll_fd, int fd, uint32_t token) {
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u32 = token;
+  epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+// A worker that waits in a fault cannot be joined, so a process that exits would hang on it; and
+// letting the thread go on without its page would show it made-up data. Give the exit a moment,
+// then end the process the hard way.
+void* EndStuckProcess(void* exit_code) {
+  for (;;) {
+    const timespec pause = {0, 100 * 1000 * 1000};
+    nanosleep(&pause, nullptr);
+    if (CountWaiters(nullptr, 0, 0) > 0)
+      _exit(static_cast<int>(reinterpret_cast<intptr_t>(exit_code)));
+  }
+}
+
+}  // namespace
+
+Session::Session(const SessionOptions& options) : options_(options), id_(next_session_id++) {}
+
+Session* Session::Create(const SessionOptions& options) {
+  FutexGuard guard(session_lock);
+  if (current_session != nullptr) {
+    errno = EBUSY;
+    return nullptr;
+  }
+  Session* session = new Session(options);
+  if (!session->Open()) {
+    const int error = errno;
+    delete session;
+    errno = error;
+    return nullptr;
+  }
+  current_session = session;
+  return session;
+}
+
+Session* Session::Get(uint32_t id) {
+  FutexGuard guard(session_lock);
+  return current_session != nullptr && current_session->id_ == id ? current_session : nullptr;
+}
+
+bool Session::Open() {
+  epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
+  wake_fd_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_.valid() || !wake_fd_.valid()) return false;
+  AddToEpoll(epoll_.get(), wake_fd_.get(), kWakeToken);
+  if (options_.lifeline_fd >= 0) AddToEpoll(epoll_.get(), options_.lifeline_fd, kLifelineToken);
+  transport_ = std::make_unique<TcpTransport>(epoll_.get(), this);
+  const int failed = InstallFaultHandler();
+  if (failed != 0) {
+    errno = failed;
+    return false;
+  }
+  ProtectionBudget::Configure(options_.map_limit);
+  SetFaultSink(this);
+  return true;
+}
+
+void Session::Destroy() {
+  SetFaultSink(nullptr);
+  {
+    FutexGuard guard(session_lock);
+    PM_CHECK(current_session == this);
+    current_session = nullptr;
+  }
+  for (auto& slot : regions_) {
+    Region* region = slot.exchange(nullptr);
+    if (region == nullptr) continue;
+    region->Retire();
+    WakeWaiters(region, 0, region->page_count());
+    region->Unref();
+  }
+  // The object itself stays: a thread that was faulting when the sink was withdrawn may still be
+  // inside SendRequest. Its descriptors and buffers go.
+  transport_->CloseAll();
+  epoll_.Reset();
+  wake_fd_.Reset();
+}
+
+void Session::Wake() {
+  woken_.store(true);
+  WakeEngine();
+}
+
+void Session::WakeEngine() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (!sleeping_.load()) return;  // it looks at every queue before it sleeps
+  const uint64_t one = 1;
+  const ssize_t ignored = write(wake_fd_.get(), &one, sizeof(one));
+  (void)ignored;
+}
+
+void Session::Stop(bool exiting, int exit_code) {
+  stopped_.store(true);
+  WakeEngine();
+  if (!exiting) return;
+  pthread_t watchdog;
+  void* code = reinterpret_cast<void*>(static_cast<intptr_t>(exit_code));
+  if (pthread_create(&watchdog, nullptr, EndStuckProcess, code) == 0) pthread_detach(watchdog);
+}
+
+int Session::MapRegion(RegionOptions options) {
+  if (options.id > kMaxRegionId || regions_[options.id].load() != nullptr) return EINVAL;
+  options.rank = static_cast<uint32_t>(options_.rank);
+  options.size = static_cast<uint32_t>(options_.size);
+  Region* region = Region::Map(options);
+  if (region == nullptr) return errno;
+  regions_[options.id].store(region);
+  return 0;
+}
+
+void Session::UnmapRegion(uint32_t region_id) {
+  if (region_id > kMaxRegionId) return;
+  Region* region = regions_[region_id].exchange(nullptr);
+  if (region != nullptr) region->Unref();
+}
+
+Region* Session::FindRegionById(uint32_t region_id) {
+  return region_id <= kMaxRegionId ? regions_[region_id].load(std::memory_order_acquire) : nullptr;
+}
+
+SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_state) {
+  Record record = {};
+  record.kind = pending_state == kStateReading   ? kKindReadRequest
+                : pending_state == kStateWriting ? kKindWriteRequest
+                                                 : kKindUpgradeRequest;
+  record.view = view_.load(std::memory_order_relaxed);
+  record.region = region->options().id;
+  record.page = page;
+  const int home = static_cast<int>(region->HomeOf(page));
+  return transport_->TrySend(home, record) ? SendResult::kSent : SendResult::kUnsent;
+}
+
+int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
+                      size_t blobs_out_bytes, Entry* events, uint32_t event_capacity,
+                      uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms) {
+  events_ = events;
+  event_count_ = 0;
+  event_capacity_ = event_capacity;
+  blobs_in_ = blobs_in;
+  blobs_in_bytes_ = blobs_in_bytes;
+  blobs_in_used_ = 0;
+  Perform(actions, action_count, blobs_out, blobs_out_bytes);
+  transport_->Flush();
+  for (bool waited = false; event_count_ == 0; waited = true) {
+    if (stopped_.load()) return -1;
+    if (waited && timeout_ms >= 0) break;
+    Poll(timeout_ms);
+  }
+  return static_cast<int>(event_count_);
+}
+
+// Collects what is there; sleeps first if there is nothing.
+void Session::Poll(int timeout_ms) {
+  DrainConnectionEvents();
+  const bool refused = transport_->Resume();
+  DrainFaults();
+  sleeping_.store(true);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  DrainFaults();  // what was pushed before sleeping_ could be seen
+  const bool busy = event_count_ > 0 || refused || woken_.load() || stopped_.load();
+  epoll_event ready[kMaxReady];
+  const int count = epoll_wait(epoll_.get(), ready, kMaxReady, busy ? 0 : timeout_ms);
+  sleeping_.store(false);
+  for (int i = 0; i < count; i++) {
+    const uint32_t token = ready[i].data.u32;
+    if (token == kWakeToken) {
+      uint64_t value;
+      const ssize_t ignored = read(wake_fd_.get(), &value, sizeof(value));
+      (void)ignored;
+    } else if (token == kLifelineToken) {
+      _exit(kLifelineExitCode);
+    } else {
+      transport_->OnReady(token, ready[i].events);
+    }
+  }
+  DrainConnectionEvents();
+  DrainFaults();
+  if (woken_.exchange(false)) {
+    Entry event = {};
+    event.kind = kEventWake;
+    if (!Push(event)) woken_.store(true);
+  }
+}
+
+bool Session::Push(const Entry& event) {
+  if (event_count_ == event_capacity_) return false;
+  events_[event_count_++] = event;
+  return true;
+}
+
+void Session::DrainFaults() {
+  FaultEvent fault;
+  while (event_count_ < event_capacity_ && PopFault(&fault)) {
+    Entry event = {};
+    event.kind = kEventFault;
+    event.words[0] = static_cast<uint32_t>(fault.access);
+    event.words[1] = fault.unsent_state;
+    event.record.region = fault.region_id;
+    event.record.page = fault.page;
+    Push(event);
+  }
+}
+
+void Session::DrainConnectionEvents() {
+  while (!connection_events_.empty() && Push(connection_events_.front())) {
+    connection_events_.pop_front();
+  }
+}
+
+void Session::Perform(const Entry* actions, uint32_t count, const uint8_t* blobs,
+                      size_t blobs_bytes) {
+  for (uint32_t i = 0; i < count;) {
+    const Entry& action = actions[i];
+    if (action.kind == kActionProtect) {
+      i += PerformProtect(actions, i, count);
+      continue;
+    }
+    if (action.kind == kActionWake) {
+      Region* region = FindRegionById(action.record.region);
+      if (region != nullptr) WakeWaiters(region, action.record.page, action.words[1]);
+    } else {
+      PerformSend(action, blobs, blobs_bytes);
+    }
+    i++;
+  }
+}
+
+// Carries out this action and those behind it that continue its range, in one call. Returns how
+// many.
+uint32_t Session::PerformProtect(const Entry* actions, uint32_t at, uint32_t count) {
+  const Entry& first = actions[at];
+  uint32_t pages = first.words[1], taken = 1;
+  while (at + taken < count) {
+    const Entry& next = actions[at + taken];
+    if (next.kind != kActionProtect || next.record.region != first.record.region ||
+        next.words[0] != first.words[0] || next.words[2] != first.words[2] ||
+        next.record.page != first.record.page + pages) {
+      break;
+    }
+    pages += next.words[1];
+    taken++;
+  }
+  Region* region = FindRegionById(first.record.region);
+  PM_CHECK_STATE(region != nullptr, first.record.region, first.record.page);
+  region->Protect(first.record.page, pages, static_cast<int>(first.words[0]));
+  if ((first.words[2] & kProtectInvalidate) != 0) {
+    region->stats().invalidations.fetch_add(pages, std::memory_order_relaxed);
+  }
+  if ((first.words[2] & kProtectWake) != 0) WakeWaiters(region, first.record.page, pages);
+  return taken;
+}
+
+void Session::PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes) {
+  const uint8_t* payload = nullptr;
+  switch (action.kind) {
+    case kActionSend:
+      PM_CHECK(action.record.payload_bytes == 0);
+      break;
+    case kActionSendPage: {
+      Region* region = FindRegionById(action.record.region);
+      PM_CHECK_STATE(region != nullptr, action.record.region, action.record.page);
+      PM_CHECK(action.record.page < region->page_count());
+      PM_CHECK(action.record.payload_bytes == region->page_bytes());
+      payload = region->frame(action.record.page);
+      region->stats().pages_sent.fetch_add(1, std::memory_order_relaxed);
+      region->stats().bytes_sent.fetch_add(region->page_bytes(), std::memory_order_relaxed);
+      break;
+    }
+    case kActionSendBlob:
+    case kActionSendBlobTo:
+      PM_CHECK(action.record.payload_bytes == action.words[2]);
+      PM_CHECK_STATE(
+          action.words[1] <= blobs_bytes && action.words[2] <= blobs_bytes - action.words[1],
+          action.words[1], action.words[2]);
+      payload = blobs + action.words[1];
+      break;
+    default:
+      PM_CHECK_STATE(false, action.kind, 0);
+  }
+  if (action.kind == kActionSendBlobTo) {
+    transport_->QueueTo(static_cast<int>(action.words[0]), &action.record, payload);
+  } else {
+    transport_->Queue(static_cast<int>(action.words[0]), &action.record, payload);
+  }
+}
+
+// A page's bytes are let in only while this member waits for that page: as the requester, or as
+// the home that is owed the page by this very member.
+uint8_t* Session::FrameFor(int rank, const Record& record, size_t* length) {
+  Region* region = FindRegionById(record.region);
+  if (region == nullptr || record.page >= region->page_count()) return nullptr;
+  *length = region->page_bytes();
+  const uint32_t page = record.page;
+  if (record.kind == kKindWriteBack) {
+    if (region->HomeOf(page) != static_cast<uint32_t>(options_.rank)) return nullptr;
+    const uint32_t control = region->control_word(region->HomeIndexOf(page));
+    const uint32_t owner = (control >> kControlOwnerShift) & kControlRankMask;
+    const bool expected = (control & kControlExpectsData) != 0;
+    return expected && owner == static_cast<uint32_t>(rank) ? region->frame(page) : nullptr;
+  }
+  if (record.kind != kKindData && record.kind != kKindDataExclusive) return nullptr;
+  const uint8_t state = region->state(page).load(std::memory_order_acquire);
+  return (state & kPageAcceptsData) != 0 ? region->frame(page) : nullptr;
+}
+
+bool Session::OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) {
+  Entry event = {};
+  event.record = record;
+  const bool cluster = record.kind == kKindCluster;
+  event.kind = cluster ? kEventClusterFrame : kEventMessage;
+  event.words[0] = static_cast<uint32_t>(cluster ? connection : rank);
+  if (cluster) event.record.words[0] = static_cast<uint32_t>(rank + 1);
+  if (blob != nullptr) {
+    if (blobs_in_bytes_ - blobs_in_used_ < record.payload_bytes) return false;
+    event.words[1] = static_cast<uint32_t>(blobs_in_used_);
+    event.words[2] = record.payload_bytes;
+  }
+  if (!Push(event)) return false;
+  if (blob != nullptr && record.payload_bytes > 0) {
+    memcpy(blobs_in_ + blobs_in_used_, blob, record.payload_bytes);
+    blobs_in_used_ += record.payload_bytes;
+  }
+  if (record.kind >= kFirstPageKind && record.kind < kFirstBlobKind) {
+    Region* region = FindRegionById(record.region);
+    if (region != nullptr) {
+      region->stats().pages_received.fetch_add(1, std::memory_order_relaxed);
+      region->stats().bytes_received.fetch_add(record.payload_bytes, std::memory_order_relaxed);
+    }
+  }
+  return true;
+}
+
+void Session::OnOpened(int connection) {
+  Entry event = {};
+  event.kind = kEventOpened;
+  event.words[0] = static_cast<uint32_t>(connection);
+  connection_events_.push_back(event);
+}
+
+void Session::OnAccepted(int connection) {
+  Entry event = {};
+  event.kind = kEventAccepted;
+  event.words[0] = static_cast<uint32_t>(connection);
+  connection_events_.push_back(event);
+}
+
+void Session::OnClosed(int connection, int rank, uint32_t reason) {
+  Entry event = {};
+  event.kind = kEventClosed;
+  event.words[0] = static_cast<uint32_t>(connection);
+  event.words[1] = static_cast<uint32_t>(rank + 1);
+  event.words[2] = reason;
+  connection_events_.push_back(event);
+}
+
+}  // namespace pagemesh

@@ -1,0 +1,135 @@
+// One member's membership in one mesh, natively: joins memory, faults and transport, and runs the
+// engine's wait. One a process at a time.
+#ifndef PAGEMESH_BINDING_SESSION_H_
+#define PAGEMESH_BINDING_SESSION_H_
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <unordered_map>
+
+#include "base/unique_fd.h"
+#include "memory/fault.h"
+#include "memory/region.h"
+#include "transport/transport.h"
+
+namespace pagemesh {
+
+// An event, native to TypeScript, and an action, TypeScript to native: the same shape, 20 words.
+// lib/engine/ring.ts names the words; a test holds the numbers equal.
+struct Entry {
+  uint32_t kind;
+  uint32_t words[3];
+  Record record;
+};
+static_assert(sizeof(Entry) == 80, "20 words");
+
+enum EventKind : uint32_t {
+  kEventMessage = 1,  // from rank words[0]; a blob of words[2] bytes at words[1] of the blob area
+  kEventClusterFrame = 2,  // from connection words[0]; blob as above; record.words[0] is rank + 1
+  kEventOpened = 3,        // connection words[0], which we asked for
+  kEventAccepted = 4,      // connection words[0], which somebody else asked for
+  kEventClosed = 5,        // connection words[0]; rank + 1 in words[1]; reason in words[2]
+  kEventFault = 6,  // record.region, record.page; Access in words[0]; unsent state in words[1]
+  kEventWake = 7,   // somebody called Wake
+};
+
+enum ActionKind : uint32_t {
+  kActionSend = 1,        // record to rank words[0]
+  kActionSendPage = 2,    // the same, followed by the page's frame
+  kActionSendBlob = 3,    // the same, followed by words[2] bytes at words[1] of the blob area
+  kActionSendBlobTo = 4,  // the same to connection words[0]
+  kActionProtect = 5,     // words[0] PROT_ bits for words[1] pages from record.page; flags words[2]
+  kActionWake = 6,        // threads that wait for words[1] pages from record.page
+};
+enum ProtectFlag : uint32_t {
+  kProtectWake = 1,        // then wake the threads that wait for these pages
+  kProtectInvalidate = 2,  // count the pages as invalidated
+};
+
+struct SessionOptions {
+  int rank = 0;
+  int size = 1;
+  uint32_t map_limit = 0;  // instead of vm.max_map_count, for tests; 0 is the kernel's
+  int lifeline_fd = -1;    // when this closes, the launcher is gone and the process ends
+};
+
+class Session final : public FaultSink, public TransportClient {
+ public:
+  // Returns nullptr with errno set; EBUSY if this process has a session.
+  static Session* Create(const SessionOptions& options);
+  // The running session with this number, or nullptr. Any thread.
+  static Session* Get(uint32_t id);
+  // Retires all regions and closes everything; Get no longer finds the session. The engine must
+  // have left Exchange for good.
+  void Destroy();
+
+  uint32_t id() const { return id_; }
+  Transport* transport() { return transport_.get(); }
+
+  // Carries out `action_count` actions, then waits for events, at most `timeout_ms` (-1: no limit).
+  // Returns how many events were written, or -1 once Stop was called. Engine thread only. The blob
+  // areas hold the payloads of blob records.
+  int Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
+               size_t blobs_out_bytes, Entry* events, uint32_t event_capacity, uint8_t* blobs_in,
+               size_t blobs_in_bytes, int timeout_ms);
+
+  // Any thread.
+  void Wake();
+  void SetView(uint32_t view) { view_.store(view, std::memory_order_relaxed); }
+  // Makes Exchange return -1. With `exiting`, the process is on its way out with `exit_code`:
+  // threads that still wait in a fault must not keep it (nor go on with a page they do not have).
+  void Stop(bool exiting, int exit_code);
+
+  // Regions. Engine thread, but FindRegionById, which any thread may call.
+  int MapRegion(RegionOptions options);  // 0 or errno
+  void UnmapRegion(uint32_t region_id);
+  Region* FindRegionById(uint32_t region_id);
+
+  // FaultSink: inside signal handlers.
+  SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state) override;
+  void WakeEngine() override;
+
+  // TransportClient: engine thread.
+  uint8_t* FrameFor(int rank, const Record& record, size_t* length) override;
+  bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) override;
+  void OnOpened(int connection) override;
+  void OnAccepted(int connection) override;
+  void OnClosed(int connection, int rank, uint32_t reason) override;
+
+ private:
+  explicit Session(const SessionOptions& options);
+  bool Open();
+  void Perform(const Entry* actions, uint32_t count, const uint8_t* blobs, size_t blobs_bytes);
+  uint32_t PerformProtect(const Entry* actions, uint32_t at, uint32_t count);
+  void PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes);
+  bool Push(const Entry& event);
+  void DrainFaults();
+  void DrainConnectionEvents();
+  void Poll(int timeout_ms);
+  int WaitMs(int timeout_ms);
+
+  const SessionOptions options_;
+  const uint32_t id_;
+  UniqueFd epoll_;
+  UniqueFd wake_fd_;
+  std::unique_ptr<Transport> transport_;  // closes its sockets before epoll_ goes
+  std::atomic<bool> sleeping_{false};     // the engine is in, or about to enter, epoll_wait
+  std::atomic<bool> woken_{false};        // Wake was called since the last kEventWake
+  std::atomic<bool> stopped_{false};
+  std::atomic<uint32_t> view_{1};
+
+  static constexpr uint32_t kMaxRegionId = 1023;
+  std::atomic<Region*> regions_[kMaxRegionId + 1] = {};
+
+  std::deque<Entry> connection_events_;  // never refused, unlike records
+  // Where this Exchange writes. Engine thread only.
+  Entry* events_ = nullptr;
+  uint32_t event_count_ = 0, event_capacity_ = 0;
+  uint8_t* blobs_in_ = nullptr;
+  size_t blobs_in_bytes_ = 0, blobs_in_used_ = 0;
+};
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_BINDING_SESSION_H_

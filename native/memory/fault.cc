@@ -1,0 +1,196 @@
+#include "memory/fault.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <time.h>
+
+#include <atomic>
+
+#include "base/check.h"
+#include "base/futex_lock.h"
+
+namespace pagemesh {
+namespace {
+
+constexpr uint32_t kMaxWaiters = 2048;  // threads in a fault at the same time
+constexpr uint32_t kQueueLength = 4096;
+static_assert((kQueueLength & (kQueueLength - 1)) == 0, "the queue index is masked");
+static_assert(kQueueLength >= 2 * kMaxWaiters, "a waiter has at most one event in the queue");
+
+// One thread that waits in a fault. Published before the thread looks at the page's state for the
+// last time; the engine changes the state first and then looks for waiters: one of them sees the
+// other.
+struct Waiter {
+  static constexpr uint32_t kFree = 0, kClaimed = 1, kWaiting = 2, kWoken = 3;
+  std::atomic<uint32_t> word{kFree};  // the futex
+  std::atomic<const Region*> region{nullptr};
+  std::atomic<uint32_t> page{0};
+};
+Waiter waiters[kMaxWaiters];
+std::atomic<uint32_t> waiter_limit{0};  // waiters at and beyond this were never used
+std::atomic<uint32_t> waiting{0};       // how many are claimed: lets the engine skip the search
+
+// Many producers (faulting threads), one consumer (the engine). After D. Vyukov's bounded queue:
+// a cell's sequence number says whose turn it is.
+struct Cell {
+  std::atomic<uint32_t> sequence{0};
+  FaultEvent event{};
+};
+Cell queue[kQueueLength];
+std::atomic<uint32_t> queue_tail{0};  // producers
+uint32_t queue_head = 0;              // engine thread only
+
+std::atomic<FaultSink*> fault_sink{nullptr};
+
+// A cell's sequence starts at its index; static storage starts at 0, so numbers are stored less it.
+uint32_t SequenceOf(uint32_t index) {
+  return queue[index & (kQueueLength - 1)].sequence.load(std::memory_order_acquire) +
+         (index & (kQueueLength - 1));
+}
+void SetSequence(uint32_t index, uint32_t value) {
+  queue[index & (kQueueLength - 1)].sequence.store(value - (index & (kQueueLength - 1)),
+                                                   std::memory_order_release);
+}
+
+void PushFault(const FaultEvent& event) {
+  uint32_t index = queue_tail.load(std::memory_order_relaxed);
+  for (;;) {
+    const int32_t ahead = static_cast<int32_t>(SequenceOf(index) - index);
+    PM_CHECK_STATE(ahead >= 0, index, queue_head);
+    if (ahead == 0 && queue_tail.compare_exchange_weak(index, index + 1)) break;
+    if (ahead > 0) index = queue_tail.load(std::memory_order_relaxed);
+  }
+  queue[index & (kQueueLength - 1)].event = event;
+  SetSequence(index, index + 1);
+}
+
+Waiter* ClaimWaiter(const Region* region, uint32_t page) {
+  for (;;) {
+    for (uint32_t i = 0; i < kMaxWaiters; i++) {
+      uint32_t expected = Waiter::kFree;
+      if (!waiters[i].word.compare_exchange_strong(expected, Waiter::kClaimed)) continue;
+      uint32_t limit = waiter_limit.load();
+      while (limit < i + 1 && !waiter_limit.compare_exchange_weak(limit, i + 1)) {
+      }
+      waiting.fetch_add(1);
+      waiters[i].region.store(region);
+      waiters[i].page.store(page);
+      return &waiters[i];
+    }
+    sched_yield();  // thousands of threads are in a fault: wait for one of them to get out
+  }
+}
+
+void ReleaseWaiter(Waiter* waiter) {
+  waiter->region.store(nullptr);
+  waiting.fetch_sub(1);
+  waiter->word.store(Waiter::kFree);
+}
+
+uint64_t NowNs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000U + static_cast<uint64_t>(now.tv_nsec);
+}
+
+// Takes the page to the state in which its request is on its way. Returns the new state, or 0 if
+// there is nothing to ask (any more): the state has changed, or a request is out already.
+uint8_t TakePending(std::atomic<uint8_t>& state, Access access) {
+  uint8_t now = state.load(std::memory_order_acquire);
+  for (;;) {
+    if ((now & kPagePending) != 0 || Permits(now, access)) return 0;
+    const uint8_t held = now & kPageHeld;
+    uint8_t next = access == Access::kRead ? kStateReading : kStateWriting;
+    if ((now & kPageReadable) != 0) next = kStateUpgrading;
+    if (state.compare_exchange_weak(now, next | held)) return next;
+  }
+}
+
+// Makes sure that somebody asks for the page.
+void Ask(Region* region, uint32_t page, Access access) {
+  FaultSink* sink = fault_sink.load(std::memory_order_acquire);
+  uint8_t unsent = 0;
+  if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
+    const uint8_t pending = TakePending(region->state(page), access);
+    if (pending == 0) return;
+    if (sink->SendRequest(region, page, pending) == SendResult::kSent) return;
+    unsent = pending;
+  }
+  PushFault({region->options().id, page, access, unsent});
+  if (sink != nullptr) sink->WakeEngine();
+}
+
+void WaitForGrant(Region* region, uint32_t page, Access access) {
+  const uint64_t start_ns = NowNs();
+  Waiter* waiter = ClaimWaiter(region, page);
+  bool parked = false;
+  for (;;) {
+    waiter->word.store(Waiter::kWaiting);
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // publish first, then look at the state
+    if (region->RaiseIfPermitted(page, access, &parked)) break;
+    Ask(region, page, access);
+    while (waiter->word.load() == Waiter::kWaiting) {
+      Futex(&waiter->word, FUTEX_WAIT, Waiter::kWaiting);
+    }
+  }
+  ReleaseWaiter(waiter);
+  region->stats().wait_ns.fetch_add(NowNs() - start_ns, std::memory_order_relaxed);
+}
+
+template <typename Visit>
+void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit visit) {
+  if (waiting.load() == 0) return;
+  const uint32_t limit = waiter_limit.load();
+  for (uint32_t i = 0; i < limit; i++) {
+    if (waiters[i].word.load() != Waiter::kWaiting) continue;
+    const Region* theirs = waiters[i].region.load();
+    const bool same = theirs == region && waiters[i].page.load() - first < count;
+    if (theirs != nullptr && (region == nullptr || same)) visit(&waiters[i]);
+  }
+}
+
+}  // namespace
+
+void SetFaultSink(FaultSink* sink) { fault_sink.store(sink); }
+
+bool PopFault(FaultEvent* event) {
+  if (SequenceOf(queue_head) != queue_head + 1) return false;
+  *event = queue[queue_head & (kQueueLength - 1)].event;
+  SetSequence(queue_head, queue_head + kQueueLength);
+  queue_head++;
+  return true;
+}
+
+void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  ForEachWaiter(region, first, count, [](Waiter* waiter) {
+    uint32_t expected = Waiter::kWaiting;
+    if (waiter->word.compare_exchange_strong(expected, Waiter::kWoken)) {
+      Futex(&waiter->word, FUTEX_WAKE, 1);
+    }
+  });
+}
+
+int CountWaiters(const Region* region, uint32_t first, uint32_t count) {
+  int found = 0;
+  ForEachWaiter(region, first, count, [&found](Waiter*) { found++; });
+  return found;
+}
+
+bool ServeFault(uintptr_t address, Access access) {
+  Region* region = FindRegion(address);
+  if (region == nullptr) return false;
+  const uint32_t page = static_cast<uint32_t>((address - region->base()) / region->page_bytes());
+  RegionStats& stats = region->stats();
+  bool parked = false;
+  if (region->RaiseIfPermitted(page, access, &parked)) {
+    if (parked) stats.local_faults.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  auto& counter = access == Access::kRead ? stats.read_faults : stats.write_faults;
+  counter.fetch_add(1, std::memory_order_relaxed);
+  WaitForGrant(region, page, access);
+  return true;
+}
+
+}  // namespace pagemesh

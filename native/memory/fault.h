@@ -1,0 +1,59 @@
+// What happens when a thread touches a page that the MMU refuses: the thread asks for the page,
+// waits, and goes on. The back end (fault_sigsegv.cc) catches the touch and calls ServeFault.
+#ifndef PAGEMESH_MEMORY_FAULT_H_
+#define PAGEMESH_MEMORY_FAULT_H_
+
+#include <cstdint>
+
+#include "memory/region.h"
+
+namespace pagemesh {
+
+// A touch that the engine must look at: the directory entry is this member's own, or the request
+// could not be sent from the faulting thread.
+struct FaultEvent {
+  uint32_t region_id;
+  uint32_t page;
+  Access access;
+  uint8_t unsent_state;  // not 0: the page was taken to this state but its request was not sent
+};
+
+enum class SendResult {
+  kSent,
+  kUnsent,  // the engine must send it
+};
+
+// How a faulting thread reaches the rest of the member. All calls come from inside a signal
+// handler, from any thread, and so must be async-signal-safe.
+class FaultSink {
+ public:
+  virtual ~FaultSink() = default;
+  // Sends the request that `pending_state` stands for to the page's home, another member.
+  virtual SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state) = 0;
+  // Something is in the fault queue.
+  virtual void WakeEngine() = 0;
+};
+
+// Installs the handler, once a process; it stays, and chains to the one before it. Returns 0 or
+// errno. Any thread.
+int InstallFaultHandler();
+
+// From now on faults of regions go to `sink`; nullptr when no engine runs, and then threads wait.
+void SetFaultSink(FaultSink* sink);
+
+// Takes the next event out of the queue. Engine thread only.
+bool PopFault(FaultEvent* event);
+
+// Lets the threads that wait for one of these pages look at its state again. Any thread.
+void WakeWaiters(const Region* region, uint32_t first, uint32_t count);
+
+// How many threads wait for a page of the region (or, with nullptr, of any).
+int CountWaiters(const Region* region, uint32_t first, uint32_t count);
+
+// Serves one fault; returns when the touch may be tried again, or false if the address is in no
+// region. Async-signal-safe.
+bool ServeFault(uintptr_t address, Access access);
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_MEMORY_FAULT_H_

@@ -1,0 +1,36 @@
+// The byte that says what this member may do with one page. The engine's TypeScript
+// (lib/protocol/page-table.ts) gives the states their names and decides every change but one: a
+// faulting thread may itself take a page from a settled state to a requested one. Both sides change
+// a byte by compare-and-swap only. A test holds these numbers equal to the TypeScript ones.
+#ifndef PAGEMESH_MEMORY_PAGE_STATE_H_
+#define PAGEMESH_MEMORY_PAGE_STATE_H_
+
+#include <cstdint>
+
+namespace pagemesh {
+
+// What the bits of a state mean to native code, which knows nothing else of the table.
+constexpr uint8_t kPageReadable = 0x01;
+constexpr uint8_t kPageWritable = 0x02;
+constexpr uint8_t kPagePending = 0x04;     // a request is on its way: ask no second time
+constexpr uint8_t kPageWantsWrite = 0x08;  // … and it asks for exclusive access
+constexpr uint8_t kPageCollecting = 0x10;  // granted, but not every other copy is confirmed gone
+constexpr uint8_t kPageHeld = 0x20;        // pinned: protection must not be lowered below the state
+constexpr uint8_t kPageAcceptsData = 0x80;  // a peer's bytes may be written into the frame
+
+constexpr uint8_t kStateNone = 0;
+constexpr uint8_t kStateRead = kPageReadable;
+constexpr uint8_t kStateWrite = kPageReadable | kPageWritable;
+constexpr uint8_t kStateReading = kPagePending | kPageAcceptsData;
+constexpr uint8_t kStateWriting = kPagePending | kPageWantsWrite | kPageAcceptsData;
+constexpr uint8_t kStateUpgrading = kPageReadable | kPagePending | kPageWantsWrite;
+
+enum class Access : uint8_t { kRead = 1, kWrite = 2 };
+
+inline bool Permits(uint8_t state, Access access) {
+  return (state & (access == Access::kWrite ? kPageWritable : kPageReadable)) != 0;
+}
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_MEMORY_PAGE_STATE_H_

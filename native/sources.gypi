@@ -1,0 +1,20 @@
+# The sources of the addon, one per line: binding.gyp and CMakeLists.txt both read this file.
+{
+  'variables': {
+    'pagemesh_sources': [
+      'native/addon.cc',
+      'native/base/check.cc',
+      'native/binding/arguments.cc',
+      'native/binding/exports_machine.cc',
+      'native/binding/exports_region.cc',
+      'native/binding/exports_session.cc',
+      'native/binding/session.cc',
+      'native/binding/shared_buffer.cc',
+      'native/memory/fault.cc',
+      'native/memory/fault_sigsegv.cc',
+      'native/memory/region.cc',
+      'native/transport/tcp/tcp_connection.cc',
+      'native/transport/tcp/tcp_transport.cc',
+    ],
+  },
+}

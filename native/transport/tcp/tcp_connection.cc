@@ -1,0 +1,229 @@
+#include "transport/tcp/tcp_connection.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace pagemesh {
+namespace {
+
+constexpr size_t kBufferBytes = 128 * 1024;
+constexpr size_t kReceiveBudgetBytes = 1024 * 1024;  // then it is the next connection's turn
+constexpr size_t kMaxPieces = 128;                   // of one sendmsg
+constexpr size_t kMaxBacklogBytes = 1024UL * 1024 * 1024;
+
+uint32_t Reason(CloseReason reason) { return static_cast<uint32_t>(reason); }
+
+}  // namespace
+
+TcpConnection::TcpConnection(int number, UniqueFd fd, bool is_connecting)
+    : connecting(is_connecting), number_(number), fd_(std::move(fd)), buffer_(kBufferBytes) {}
+
+uint32_t TcpConnection::Receive(TransportClient* client) {
+  size_t budget = kReceiveBudgetBytes;
+  while (budget > 0 && !complete_) {
+    if (begin_ == end_) begin_ = end_ = 0;
+    if (begin_ > 0 && buffer_.size() - end_ < sizeof(Record)) {
+      memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+      end_ -= begin_;
+      begin_ = 0;
+    }
+    // A payload goes straight to where it belongs; what follows it lands in the buffer.
+    iovec into[2];
+    int count = 0;
+    size_t direct = 0;
+    if (in_payload_ && begin_ == end_) {
+      direct = payload_left_;
+      into[count++] = {payload_at_, payload_left_};
+    }
+    into[count++] = {buffer_.data() + end_, buffer_.size() - end_};
+    const size_t asked = direct + (buffer_.size() - end_);
+    const ssize_t got = readv(fd_.get(), into, count);
+    if (got == 0) return Reason(CloseReason::kEndOfStream);
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : static_cast<uint32_t>(errno);
+    }
+    const size_t received = static_cast<size_t>(got);
+    const size_t in_place = std::min(received, direct);
+    payload_at_ += in_place;
+    payload_left_ -= in_place;
+    end_ += received - in_place;
+    const uint32_t failed = Deliver(client);
+    if (failed != 0) return failed;
+    if (received < asked) return 0;  // drained; epoll is level-triggered
+    budget -= std::min(budget, received);
+  }
+  return 0;
+}
+
+uint32_t TcpConnection::Deliver(TransportClient* client) {
+  for (;;) {
+    if (in_payload_) {
+      const size_t take = std::min(payload_left_, end_ - begin_);
+      if (take > 0) memcpy(payload_at_, buffer_.data() + begin_, take);
+      begin_ += take;
+      payload_at_ += take;
+      payload_left_ -= take;
+      if (payload_left_ > 0) return 0;
+      in_payload_ = false;
+      complete_ = true;
+    } else if (!complete_) {
+      if (end_ - begin_ < sizeof(Record)) return 0;
+      memcpy(&head_, buffer_.data() + begin_, sizeof(Record));
+      begin_ += sizeof(Record);
+      const uint32_t failed = BeginRecord(client);
+      if (failed != 0) return failed;
+      if (in_payload_) continue;
+      complete_ = true;
+    }
+    const uint8_t* blob = head_.kind >= kFirstBlobKind ? blob_.data() : nullptr;
+    if (!client->OnRecord(number_, rank, head_, blob)) return 0;
+    complete_ = false;
+  }
+}
+
+// Decides whether the record may come and where its payload goes. These bytes are a peer's.
+uint32_t TcpConnection::BeginRecord(TransportClient* client) {
+  const bool stranger = rank == kNoRank;
+  if (head_.kind == 0 || head_.kind > kLastKind || (stranger && head_.kind != kKindCluster)) {
+    return Reason(CloseReason::kBadRecord);
+  }
+  if (head_.kind >= kFirstBlobKind) {
+    const uint32_t limit = stranger ? kMaxStrangerBlobBytes : kMaxBlobBytes;
+    if (head_.payload_bytes > limit) return Reason(CloseReason::kBadRecord);
+    blob_.resize(head_.payload_bytes);
+    payload_at_ = blob_.data();
+  } else if (head_.kind >= kFirstPageKind) {
+    size_t length = 0;
+    payload_at_ = client->FrameFor(rank, head_, &length);
+    if (payload_at_ == nullptr) return Reason(CloseReason::kBadPage);
+    if (length != head_.payload_bytes) return Reason(CloseReason::kBadRecord);
+  } else if (head_.payload_bytes != 0) {
+    return Reason(CloseReason::kBadRecord);
+  }
+  payload_left_ = head_.payload_bytes;
+  in_payload_ = payload_left_ > 0;
+  return 0;
+}
+
+void TcpConnection::Queue(const Record* record, const uint8_t* payload) {
+  pieces_.push_back({const_cast<Record*>(record), sizeof(Record)});
+  if (record->payload_bytes > 0) {
+    pieces_.push_back({const_cast<uint8_t*>(payload), record->payload_bytes});
+  }
+}
+
+uint32_t TcpConnection::SendQueued() {
+  FutexGuard guard(send_lock_);
+  uint32_t failed = 0;
+  if (!fd_.valid()) {
+    pieces_.clear();
+    return 0;
+  }
+  for (size_t at = 0; at < pieces_.size() && failed == 0; at += kMaxPieces) {
+    failed = SendLocked(pieces_.data() + at, std::min(kMaxPieces, pieces_.size() - at));
+  }
+  pieces_.clear();
+  return failed;
+}
+
+uint32_t TcpConnection::SendLocked(struct iovec* pieces, size_t count) {
+  if (broken_) return 0;
+  size_t sent = 0;
+  if (!connecting && !has_backlog_.load(std::memory_order_relaxed)) {
+    msghdr message = {};
+    message.msg_iov = pieces;
+    message.msg_iovlen = count;
+    ssize_t result;
+    do {
+      result = sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (result < 0 && errno == EINTR);
+    if (result < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+      BreakLocked();
+      return 0;
+    }
+    sent = result < 0 ? 0 : static_cast<size_t>(result);
+  }
+  KeepLocked(pieces, count, sent);
+  return backlog_.size() - backlog_at_ > kMaxBacklogBytes ? Reason(CloseReason::kNotReading) : 0;
+}
+
+void TcpConnection::KeepLocked(const struct iovec* pieces, size_t count, size_t skip) {
+  for (size_t i = 0; i < count; i++) {
+    const size_t sent = std::min(skip, pieces[i].iov_len);
+    skip -= sent;
+    const uint8_t* from = static_cast<const uint8_t*>(pieces[i].iov_base);
+    backlog_.insert(backlog_.end(), from + sent, from + pieces[i].iov_len);
+  }
+  if (backlog_.size() > backlog_at_) has_backlog_.store(true, std::memory_order_release);
+}
+
+void TcpConnection::SendBacklog() {
+  FutexGuard guard(send_lock_);
+  while (fd_.valid() && (tail_length_ > 0 || backlog_.size() > backlog_at_)) {
+    iovec pieces[2] = {{tail_, tail_length_},
+                       {backlog_.data() + backlog_at_, backlog_.size() - backlog_at_}};
+    msghdr message = {};
+    message.msg_iov = pieces;
+    message.msg_iovlen = 2;
+    const ssize_t result = sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (result < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) BreakLocked();
+      return;
+    }
+    size_t sent = static_cast<size_t>(result);
+    const size_t of_tail = std::min(sent, tail_length_);
+    memmove(tail_, tail_ + of_tail, tail_length_ - of_tail);
+    tail_length_ -= of_tail;
+    sent -= of_tail;
+    backlog_at_ += sent;
+  }
+  backlog_.clear();
+  backlog_at_ = 0;
+  has_backlog_.store(false, std::memory_order_release);
+}
+
+// What the other side sent before it went may still be unread, and reading tells why it went.
+void TcpConnection::BreakLocked() {
+  broken_ = true;
+  tail_length_ = 0;
+  backlog_.clear();
+  backlog_at_ = 0;
+  has_backlog_.store(false, std::memory_order_release);
+}
+
+bool TcpConnection::TrySend(const Record& record, bool* partial) {
+  *partial = false;
+  if (!send_lock_.TryLock()) return false;
+  bool taken = false;
+  if (fd_.valid() && !broken_ && !connecting && !has_backlog_.load(std::memory_order_relaxed)) {
+    const ssize_t result = send(fd_.get(), &record, sizeof(record), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (result > 0) {
+      taken = true;
+      tail_length_ = sizeof(record) - static_cast<size_t>(result);
+      if (tail_length_ > 0) {
+        memcpy(tail_, reinterpret_cast<const uint8_t*>(&record) + result, tail_length_);
+        has_backlog_.store(true, std::memory_order_release);
+        *partial = true;
+      }
+    }
+  }
+  send_lock_.Unlock();
+  return taken;
+}
+
+void TcpConnection::CloseSocket() {
+  FutexGuard guard(send_lock_);
+  fd_.Reset();
+  BreakLocked();
+  std::vector<uint8_t>().swap(buffer_);
+  std::vector<uint8_t>().swap(backlog_);
+}
+
+}  // namespace pagemesh

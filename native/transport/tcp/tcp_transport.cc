@@ -1,0 +1,267 @@
+#include "transport/tcp/tcp_transport.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <utility>
+
+namespace pagemesh {
+namespace {
+
+constexpr int kBacklog = 128;
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+};
+
+bool ParseAddress(const char* host, uint16_t port, Address* address) {
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&address->storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address->storage);
+  if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(port);
+    address->length = sizeof(*v4);
+    return true;
+  }
+  if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(port);
+    address->length = sizeof(*v6);
+    return true;
+  }
+  return false;
+}
+
+UniqueFd OpenSocket(int family) {
+  return UniqueFd(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+}
+
+int PortOf(int fd) {
+  Address address;
+  address.length = sizeof(address.storage);
+  if (getsockname(fd, address.get(), &address.length) != 0) return -errno;
+  if (address.storage.ss_family == AF_INET) {
+    return ntohs(reinterpret_cast<sockaddr_in*>(&address.storage)->sin_port);
+  }
+  return ntohs(reinterpret_cast<sockaddr_in6*>(&address.storage)->sin6_port);
+}
+
+}  // namespace
+
+TcpTransport::TcpTransport(int epoll_fd, TransportClient* client)
+    : epoll_fd_(epoll_fd), client_(client) {}
+
+int TcpTransport::Listen(const char* host, uint16_t port) {
+  Address address;
+  if (!ParseAddress(host, port, &address)) return -EINVAL;
+  UniqueFd fd = OpenSocket(address.storage.ss_family);
+  if (!fd.valid()) return -errno;
+  const int on = 1;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (bind(fd.get(), address.get(), address.length) != 0) return -errno;
+  if (listen(fd.get(), kBacklog) != 0) return -errno;
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u32 = kListenerToken;
+  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd.get(), &event) != 0) return -errno;
+  listener_ = std::move(fd);
+  return PortOf(listener_.get());
+}
+
+int TcpTransport::Connect(const char* host, uint16_t port) {
+  Address address;
+  if (!ParseAddress(host, port, &address)) return -EINVAL;
+  UniqueFd fd = OpenSocket(address.storage.ss_family);
+  if (!fd.valid()) return -errno;
+  if (connect(fd.get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
+    return -errno;
+  }
+  return Adopt(std::move(fd), true);
+}
+
+int TcpTransport::Adopt(UniqueFd fd, bool connecting) {
+  const int on = 1;
+  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  const int number = next_number_++;
+  auto connection = std::make_unique<TcpConnection>(number, std::move(fd), connecting);
+  epoll_event event = {};
+  event.events = connecting ? EPOLLOUT : EPOLLIN;
+  event.data.u32 = static_cast<uint32_t>(number);
+  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, connection->fd(), &event) != 0) return -errno;
+  connection->watched = event.events;
+  connections_[number] = std::move(connection);
+  return number;
+}
+
+TcpConnection* TcpTransport::Find(int connection) {
+  const auto found = connections_.find(connection);
+  if (found == connections_.end() || !found->second->open()) return nullptr;
+  return found->second.get();
+}
+
+bool TcpTransport::Bind(int connection, int rank) {
+  TcpConnection* found = Find(connection);
+  if (found == nullptr || rank < 0 || rank >= static_cast<int>(kMaxMembers)) return false;
+  if (by_rank_[rank].load() != nullptr || found->rank != kNoRank) return false;
+  found->rank = rank;
+  by_rank_[rank].store(found);
+  return true;
+}
+
+void TcpTransport::Close(int connection) {
+  TcpConnection* found = Find(connection);
+  if (found == nullptr) return;
+  found->SendQueued();
+  End(found, static_cast<uint32_t>(CloseReason::kByUs));
+}
+
+void TcpTransport::CloseAll() {
+  for (auto& entry : connections_) entry.second->CloseSocket();
+  listener_.Reset();
+}
+
+// The connection is over: tells the client, unless it asked for this.
+void TcpTransport::End(TcpConnection* connection, uint32_t reason) {
+  const int number = connection->number();
+  const int rank = connection->rank;
+  connection->CloseSocket();
+  if (reason != static_cast<uint32_t>(CloseReason::kByUs)) {
+    client_->OnClosed(number, rank, reason);
+  }
+  if (rank == kNoRank && !connection->in_refused_list && !connection->in_queued_list) {
+    connections_.erase(number);
+  }
+}
+
+void TcpTransport::AcceptAll() {
+  for (;;) {
+    UniqueFd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!fd.valid()) {
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      return;
+    }
+    const int number = Adopt(std::move(fd), false);
+    if (number > 0) client_->OnAccepted(number);
+  }
+}
+
+void TcpTransport::OnReady(uint32_t token, uint32_t events) {
+  if (token == kListenerToken) {
+    AcceptAll();
+    return;
+  }
+  TcpConnection* connection = Find(static_cast<int>(token));
+  if (connection == nullptr) return;
+  if (connection->connecting) {
+    int error = 0;
+    socklen_t length = sizeof(error);
+    getsockopt(connection->fd(), SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error != 0) {
+      End(connection, static_cast<uint32_t>(error));
+      return;
+    }
+    connection->connecting = false;
+    client_->OnOpened(connection->number());
+  }
+  uint32_t failed = 0;
+  if ((events & EPOLLOUT) != 0) {
+    connection->watched |= EPOLLOUT;  // TrySend may have asked for it
+    connection->SendBacklog();
+  }
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+    failed = connection->Receive(client_);
+    if (connection->refused() && !connection->in_refused_list) {
+      connection->in_refused_list = true;
+      refused_.push_back(connection);
+    }
+  }
+  if (failed != 0) {
+    End(connection, failed);
+  } else {
+    Watch(connection);
+  }
+}
+
+// Asks epoll for what the connection waits for; nothing to read while the client has no room.
+void TcpTransport::Watch(TcpConnection* connection) {
+  if (!connection->open()) return;
+  const uint32_t wanted = (connection->refused() ? 0U : static_cast<uint32_t>(EPOLLIN)) |
+                          (connection->has_backlog() ? static_cast<uint32_t>(EPOLLOUT) : 0U);
+  if (wanted == connection->watched) return;
+  epoll_event event = {};
+  event.events = wanted;
+  event.data.u32 = static_cast<uint32_t>(connection->number());
+  epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, connection->fd(), &event);
+  connection->watched = wanted;
+}
+
+bool TcpTransport::Resume() {
+  std::vector<TcpConnection*> again;
+  again.swap(refused_);
+  for (TcpConnection* connection : again) {
+    connection->in_refused_list = false;
+    const uint32_t failed = connection->open() ? connection->Deliver(client_) : 0;
+    if (failed != 0) {
+      End(connection, failed);
+    } else if (connection->open() && connection->refused()) {
+      connection->in_refused_list = true;
+      refused_.push_back(connection);
+    } else {
+      Watch(connection);
+    }
+  }
+  return !refused_.empty();
+}
+
+void TcpTransport::QueueOn(TcpConnection* connection, const Record* record,
+                           const uint8_t* payload) {
+  if (connection == nullptr || !connection->open()) return;  // its end is an event of its own
+  connection->Queue(record, payload);
+  if (connection->in_queued_list) return;
+  connection->in_queued_list = true;
+  queued_.push_back(connection);
+}
+
+void TcpTransport::Queue(int rank, const Record* record, const uint8_t* payload) {
+  QueueOn(by_rank_[rank].load(), record, payload);
+}
+
+void TcpTransport::QueueTo(int connection, const Record* record, const uint8_t* payload) {
+  QueueOn(Find(connection), record, payload);
+}
+
+void TcpTransport::Flush() {
+  for (TcpConnection* connection : queued_) {
+    connection->in_queued_list = false;
+    const uint32_t failed = connection->SendQueued();
+    if (failed != 0 && connection->open()) {
+      End(connection, failed);
+    } else {
+      Watch(connection);
+    }
+  }
+  queued_.clear();
+}
+
+bool TcpTransport::TrySend(int rank, const Record& record) {
+  TcpConnection* connection = by_rank_[rank].load(std::memory_order_acquire);
+  bool partial = false;
+  const bool sent = connection != nullptr && connection->TrySend(record, &partial);
+  if (partial) {
+    // Only this thread knows; the engine must wait for the socket to take the rest.
+    epoll_event event = {};
+    event.events = EPOLLIN | EPOLLOUT;
+    event.data.u32 = static_cast<uint32_t>(connection->number());
+    epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, connection->fd(), &event);
+  }
+  return sent;
+}
+
+}  // namespace pagemesh

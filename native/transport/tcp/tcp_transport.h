@@ -1,0 +1,56 @@
+// The transport that works anywhere: one TCP connection for each pair of members.
+#ifndef PAGEMESH_TRANSPORT_TCP_TCP_TRANSPORT_H_
+#define PAGEMESH_TRANSPORT_TCP_TCP_TRANSPORT_H_
+
+#include <atomic>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "transport/tcp/tcp_connection.h"
+#include "transport/transport.h"
+
+namespace pagemesh {
+
+class TcpTransport final : public Transport {
+ public:
+  // Registers its descriptors with `epoll_fd` under `token_base` + connection number.
+  TcpTransport(int epoll_fd, TransportClient* client);
+
+  int Listen(const char* host, uint16_t port) override;
+  int Connect(const char* host, uint16_t port) override;
+  bool Bind(int connection, int rank) override;
+  void Close(int connection) override;
+  void CloseAll() override;
+  void Queue(int rank, const Record* record, const uint8_t* payload) override;
+  void QueueTo(int connection, const Record* record, const uint8_t* payload) override;
+  void Flush() override;
+  bool TrySend(int rank, const Record& record) override;
+  void OnReady(uint32_t token, uint32_t events) override;
+  bool Resume() override;
+
+ private:
+  static constexpr uint32_t kListenerToken = 0;  // connections are numbered from 1
+
+  void AcceptAll();
+  int Adopt(UniqueFd fd, bool connecting);
+  TcpConnection* Find(int connection);
+  void QueueOn(TcpConnection* connection, const Record* record, const uint8_t* payload);
+  void Watch(TcpConnection* connection);
+  void End(TcpConnection* connection, uint32_t reason);
+
+  const int epoll_fd_;
+  TransportClient* const client_;
+  UniqueFd listener_;
+  int next_number_ = 1;
+  // A connection stays here when it has ended, if it was bound: a faulting thread may hold it.
+  std::unordered_map<int, std::unique_ptr<TcpConnection>> connections_;
+  std::atomic<TcpConnection*> by_rank_[kMaxMembers] = {};
+  std::vector<TcpConnection*> queued_;   // have something for Flush
+  std::vector<TcpConnection*> refused_;  // have a record that the client had no room for
+};
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_TRANSPORT_TCP_TCP_TRANSPORT_H_

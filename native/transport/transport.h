@@ -1,0 +1,65 @@
+// What a transport is to the rest of a member. Reliable and ordered between each pair of members.
+#ifndef PAGEMESH_TRANSPORT_TRANSPORT_H_
+#define PAGEMESH_TRANSPORT_TRANSPORT_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "transport/wire.h"
+
+namespace pagemesh {
+
+// Why a connection ended, where errno does not say it.
+enum class CloseReason : uint32_t {
+  kEndOfStream = 1000,  // the other side closed it
+  kBadRecord = 1001,    // a kind or length that cannot be
+  kBadPage = 1002,      // page data that nobody asked for
+  kNotReading = 1003,   // the other side lets too much pile up
+  kByUs = 1004,
+};
+
+// Receives what arrives. Every call is made by the engine thread from within Transport functions.
+class TransportClient {
+ public:
+  virtual ~TransportClient() = default;
+  // Where the payload of a page record from `rank` goes; nullptr refuses it and ends the
+  // connection. `length` is what the payload must have.
+  virtual uint8_t* FrameFor(int rank, const Record& record, size_t* length) = 0;
+  // A whole record, its payload (blobs only; pages are in their frames) in `blob`. `rank` is
+  // kNoRank before Bind. Returns false if there is no room now: it is offered again later.
+  virtual bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) = 0;
+  virtual void OnOpened(int connection) = 0;
+  virtual void OnAccepted(int connection) = 0;
+  // `reason` is an errno or a CloseReason.
+  virtual void OnClosed(int connection, int rank, uint32_t reason) = 0;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  // Control path. Engine thread, or before the engine runs. Return a number, or -errno.
+  virtual int Listen(const char* host, uint16_t port) = 0;   // the port; IPv4 or IPv6 literal
+  virtual int Connect(const char* host, uint16_t port) = 0;  // a connection number
+  // The other side has proved who it is: from now on `rank` is reached through this connection.
+  virtual bool Bind(int connection, int rank) = 0;
+  virtual void Close(int connection) = 0;
+  virtual void CloseAll() = 0;
+
+  // Data path, engine thread. What is passed must stay unchanged until Flush returns.
+  virtual void Queue(int rank, const Record* record, const uint8_t* payload) = 0;
+  virtual void QueueTo(int connection, const Record* record, const uint8_t* payload) = 0;
+  virtual void Flush() = 0;
+
+  // Sends now, from any thread and from inside a signal handler. False: nothing was sent.
+  virtual bool TrySend(int rank, const Record& record) = 0;
+
+  // Something happened to the descriptor that was registered with `token`. Engine thread.
+  virtual void OnReady(uint32_t token, uint32_t events) = 0;
+  // Offers again what OnRecord refused. Engine thread. True if something is still refused.
+  virtual bool Resume() = 0;
+};
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_TRANSPORT_TRANSPORT_H_
