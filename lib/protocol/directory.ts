@@ -1,0 +1,458 @@
+import { PagemeshError } from '../errors.js'
+import { Kind, NOBODY } from './messages.js'
+import type { CoherenceSink } from './sink.js'
+
+/**
+ * The home side: who has each page that this member homes. An entry is eight bytes in memory that
+ * peers on the same host will be able to reach:
+ *
+ * - the control word: state in bits 0-7, busy in bit 8, owner in bits 16-23, requester of the
+ *   transaction in flight in bits 24-31;
+ * - the sharers word: a bitmap of the members that hold a readable copy.
+ *
+ * A busy entry is taken: whoever wants it waits. All zero is the beginning: the home owns the page.
+ */
+export const EntryState = {
+  /** The home has the page for writing, or nobody has touched it yet. */
+  ownedHere: 0,
+  /** The home's frame is good; the sharers have copies. */
+  clean: 1,
+  /** Another member has the page for writing. */
+  ownedAway: 2,
+  /** A copy is on its way from the owner to the requester, and one to the home. */
+  sharing: 0x83,
+  /** The same; the requester has confirmed, the home waits for its copy. */
+  sharingConfirmed: 0x84,
+  /** The same; the home has its copy, the requester has not confirmed. */
+  sharingWritten: 0x05,
+  /** The page is on its way to a writer, who has not confirmed. */
+  transferring: 0x06,
+  /** Its owner went down with it. */
+  lost: 0x07,
+} as const
+export type EntryStateName = keyof typeof EntryState
+
+export const ENTRY_BUSY = 0x100
+const OWNER_SHIFT = 16
+const REQUESTER_SHIFT = 24
+
+export const ENTRY_EVENTS = [
+  'readRequest', // from another member
+  'readRequestHere', // from the home itself
+  'writeRequestAlone', // nobody but the requester and the home has a copy
+  'writeRequestShared', // others have copies
+  'upgradeRequestAlone', // the same; the requester's copy is good
+  'upgradeRequestShared',
+  'writeBack', // the owner's copy is in the home's frame
+  'confirm', // the requester has what it asked for
+  'discard', // a sharer has given its copy back
+] as const
+export type EntryEventName = (typeof ENTRY_EVENTS)[number]
+
+export type EntryAction =
+  | 'lowerHere'
+  | 'forbidHere'
+  | 'addSharer'
+  | 'removeSharer'
+  | 'sendData'
+  | 'sendExclusive'
+  | 'sendGrant'
+  | 'recallCopy'
+  | 'recallOwnership'
+  | 'invalidateSharers'
+  | 'settleShared'
+  | 'settleOwner'
+  | 'tellLost'
+
+/** `owned` stands for ownedHere or ownedAway, by who the requester is. */
+export interface EntryStep {
+  readonly next: EntryStateName | 'owned'
+  readonly does: readonly EntryAction[]
+}
+const to = (next: EntryStateName | 'owned', ...does: EntryAction[]): EntryStep => ({ next, does })
+const impossible = 'impossible'
+/** The request is put at the end of the page's queue and comes again when the entry is free. */
+const wait = 'wait'
+export type EntryCell = EntryStep | typeof impossible | typeof wait
+
+const busyRequests = {
+  readRequest: wait,
+  readRequestHere: wait,
+  writeRequestAlone: wait,
+  writeRequestShared: impossible, // the classes of a write are told apart in state clean only
+  upgradeRequestAlone: impossible,
+  upgradeRequestShared: impossible,
+} as const
+
+/** The whole home side. */
+export const DIRECTORY_TABLE: Readonly<
+  Record<EntryStateName, Readonly<Record<EntryEventName, EntryCell>>>
+> = {
+  ownedHere: {
+    readRequest: to('clean', 'lowerHere', 'addSharer', 'sendData'),
+    readRequestHere: impossible,
+    writeRequestAlone: to('owned', 'forbidHere', 'settleOwner', 'sendExclusive'),
+    writeRequestShared: impossible,
+    upgradeRequestAlone: impossible,
+    upgradeRequestShared: impossible,
+    writeBack: impossible,
+    confirm: impossible,
+    discard: to('ownedHere'),
+  },
+  clean: {
+    readRequest: to('clean', 'addSharer', 'sendData'),
+    readRequestHere: to('clean', 'addSharer', 'sendData'),
+    writeRequestAlone: to('owned', 'forbidHere', 'settleOwner', 'sendExclusive'),
+    writeRequestShared: to('transferring', 'forbidHere', 'invalidateSharers', 'sendExclusive'),
+    upgradeRequestAlone: to('owned', 'forbidHere', 'settleOwner', 'sendGrant'),
+    upgradeRequestShared: to('transferring', 'forbidHere', 'invalidateSharers', 'sendGrant'),
+    writeBack: impossible,
+    confirm: impossible,
+    discard: to('clean', 'removeSharer'),
+  },
+  ownedAway: {
+    readRequest: to('sharing', 'recallCopy'),
+    readRequestHere: to('sharingWritten', 'recallCopy'), // the requester's copy is the home's
+    writeRequestAlone: to('transferring', 'recallOwnership'),
+    writeRequestShared: impossible,
+    upgradeRequestAlone: impossible,
+    upgradeRequestShared: impossible,
+    writeBack: impossible,
+    confirm: impossible,
+    discard: to('ownedAway'),
+  },
+  sharing: {
+    ...busyRequests,
+    writeBack: to('sharingWritten'),
+    confirm: to('sharingConfirmed'),
+    discard: to('sharing'),
+  },
+  sharingConfirmed: {
+    ...busyRequests,
+    writeBack: to('clean', 'settleShared'),
+    confirm: impossible,
+    discard: to('sharingConfirmed'),
+  },
+  sharingWritten: {
+    ...busyRequests,
+    writeBack: impossible,
+    confirm: to('clean', 'settleShared'),
+    discard: to('sharingWritten'),
+  },
+  transferring: {
+    ...busyRequests,
+    writeBack: impossible,
+    confirm: to('owned', 'settleOwner'),
+    discard: to('transferring'),
+  },
+  lost: {
+    readRequest: to('lost', 'tellLost'),
+    readRequestHere: to('lost', 'tellLost'),
+    writeRequestAlone: to('lost', 'tellLost'),
+    writeRequestShared: impossible,
+    upgradeRequestAlone: impossible,
+    upgradeRequestShared: impossible,
+    // What was on its way when the owner went down may still arrive.
+    writeBack: to('lost'),
+    confirm: to('lost'),
+    discard: to('lost'),
+  },
+}
+
+export const EntryEvent = Object.fromEntries(
+  ENTRY_EVENTS.map((name, index) => [name, index]),
+) as Readonly<Record<EntryEventName, number>>
+
+const STATE_NAMES = Object.keys(EntryState) as EntryStateName[]
+const EVENT_COUNT = ENTRY_EVENTS.length
+const compiled: EntryCell[] = []
+for (const state of STATE_NAMES) {
+  for (const event of ENTRY_EVENTS) {
+    compiled[EntryState[state] * EVENT_COUNT + EntryEvent[event]] = DIRECTORY_TABLE[state][event]
+  }
+}
+const BUSY_STATES: ReadonlySet<number> = new Set<number>([
+  EntryState.sharing,
+  EntryState.sharingConfirmed,
+  EntryState.sharingWritten,
+  EntryState.transferring,
+])
+const word = (state: number, owner: number, requester: number): number =>
+  (state |
+    (BUSY_STATES.has(state) ? ENTRY_BUSY : 0) |
+    (owner << OWNER_SHIFT) |
+    (requester << REQUESTER_SHIFT)) >>>
+  0
+
+export function entryStateName(control: number): EntryStateName | undefined {
+  return STATE_NAMES.find((name) => EntryState[name] === (control & 0xff))
+}
+
+/** What the home's own page table must do when the directory takes the page from the home. */
+export interface HomePages {
+  /** Lowers the home's own access without telling anyone. */
+  lowerHere(page: number): void
+  forbidHere(page: number): void
+  /** The same, because the home itself gives the page back. False if it has a request out. */
+  dropHere(page: number): boolean
+  /** The home's own use keeps the page from being lowered now. */
+  isHeld(page: number): boolean
+}
+
+/** A request that waits for its entry: the kind times 256 plus the requester. */
+type QueuedRequest = number
+
+/** The entries of one region at their home. Pure: it changes the words and calls the sink. */
+export class Directory {
+  private readonly queues = new Map<number, QueuedRequest[]>()
+  private down = 0
+
+  /**
+   * @param words two words for each page homed here, shared memory
+   * @param indexOf the index of a page's entry
+   */
+  constructor(
+    private readonly region: number,
+    private readonly words: Uint32Array,
+    private readonly indexOf: (page: number) => number,
+    private readonly home: number,
+    private readonly here: HomePages,
+    private readonly sink: CoherenceSink,
+  ) {}
+
+  control(page: number): number {
+    return Atomics.load(this.words, 2 * this.indexOf(page))
+  }
+
+  sharers(page: number): number {
+    return Atomics.load(this.words, 2 * this.indexOf(page) + 1)
+  }
+
+  ownerOf(page: number): number {
+    const control = this.control(page)
+    return (control & 0xff) === EntryState.ownedHere ? this.home : (control >>> OWNER_SHIFT) & 0xff
+  }
+
+  /** A ReadRequest, WriteRequest or UpgradeRequest. */
+  onRequest(page: number, kind: number, requester: number): void {
+    if ((this.down & (1 << requester)) !== 0) return
+    const queue = this.queues.get(page)
+    if (queue !== undefined) {
+      queue.push(kind * 256 + requester)
+      return
+    }
+    if (!this.tryRequest(page, kind, requester)) {
+      this.queues.set(page, [kind * 256 + requester])
+    }
+  }
+
+  /** WriteBack, Confirm and Discard. */
+  onNotice(page: number, event: number, from: number): void {
+    this.checkSender(page, event, from)
+    this.run(page, event, from)
+    this.pump(page)
+  }
+
+  /** Tries the requests that wait for this page: the entry is free, or the home lets go of it. */
+  pump(page: number): void {
+    const queue = this.queues.get(page)
+    if (queue === undefined) return
+    while (queue.length > 0) {
+      const request = queue[0] ?? 0
+      if (!this.tryRequest(page, request >>> 8, request & 0xff)) return
+      queue.shift()
+    }
+    this.queues.delete(page)
+  }
+
+  /** The home gives back its own access; the frame stays good. False if it cannot now. */
+  discardHere(page: number): boolean {
+    const state = this.control(page) & 0xff
+    if (this.here.isHeld(page) || this.queues.has(page)) return false
+    if (state !== EntryState.ownedHere && state !== EntryState.clean) return false
+    if (!this.here.dropHere(page)) return false
+    this.write(page, word(EntryState.clean, NOBODY, NOBODY))
+    this.writeSharers(page, this.sharers(page) & ~(1 << this.home))
+    return true
+  }
+
+  /** Takes a member that is down out of every entry; pages that it owned are lost. */
+  memberDown(rank: number, pages: Iterable<[number, number]>): void {
+    this.down |= 1 << rank
+    for (const [page, queue] of this.queues) {
+      const left = queue.filter((request) => (request & 0xff) !== rank)
+      if (left.length > 0) this.queues.set(page, left)
+      else this.queues.delete(page)
+    }
+    for (const [first, count] of pages) {
+      for (let page = first; page < first + count; page++) this.entryMemberDown(page, rank)
+    }
+  }
+
+  private entryMemberDown(page: number, rank: number): void {
+    const control = this.control(page)
+    const state = control & 0xff
+    const owner = (control >>> OWNER_SHIFT) & 0xff
+    const requester = (control >>> REQUESTER_SHIFT) & 0xff
+    if (state === EntryState.clean) {
+      this.writeSharers(page, this.sharers(page) & ~(1 << rank))
+    } else if (state === EntryState.ownedAway) {
+      if (owner === rank) this.lose(page, owner, NOBODY)
+    } else if ((control & ENTRY_BUSY) !== 0) {
+      if (owner === rank) return this.lose(page, owner, requester)
+      if (requester !== rank) return
+      // A writer that went down has the only copy; a reader's confirmation is no longer needed.
+      if (state === EntryState.transferring) return this.lose(page, rank, NOBODY)
+      if (state !== EntryState.sharingConfirmed) this.run(page, EntryEvent.confirm, rank)
+      this.writeSharers(page, this.sharers(page) & ~(1 << rank))
+      this.pump(page)
+    }
+  }
+
+  private lose(page: number, owner: number, requester: number): void {
+    this.write(page, word(EntryState.lost, owner, NOBODY))
+    this.writeSharers(page, 0)
+    if (requester !== NOBODY && (this.down & (1 << requester)) === 0) {
+      this.sink.send(requester, Kind.Lost, this.region, page, owner, 0)
+    }
+    this.pump(page)
+  }
+
+  /** False: the request has to wait. */
+  private tryRequest(page: number, kind: number, requester: number): boolean {
+    const event = this.classify(page, kind, requester)
+    const cell = compiled[(this.control(page) & 0xff) * EVENT_COUNT + event]
+    if (cell === wait) return false
+    if (requester !== this.home && this.here.isHeld(page) && this.takesFromHome(page, event)) {
+      return false
+    }
+    this.run(page, event, requester)
+    return true
+  }
+
+  private takesFromHome(page: number, event: number): boolean {
+    const state = this.control(page) & 0xff
+    if (state === EntryState.ownedHere) return true
+    const hasCopy = (this.sharers(page) & (1 << this.home)) !== 0
+    return state === EntryState.clean && hasCopy && event !== EntryEvent.readRequest
+  }
+
+  /** Which event a request is, given who has the page. */
+  private classify(page: number, kind: number, requester: number): number {
+    if (kind === Kind.ReadRequest) {
+      return requester === this.home ? EntryEvent.readRequestHere : EntryEvent.readRequest
+    }
+    if ((this.control(page) & 0xff) !== EntryState.clean) return EntryEvent.writeRequestAlone
+    const sharers = this.sharers(page)
+    // An upgrade whose copy was invalidated on the way is a plain write request.
+    const upgrade = kind === Kind.UpgradeRequest && (sharers & (1 << requester)) !== 0
+    const shared = this.othersThan(page, requester) !== 0
+    if (upgrade) return shared ? EntryEvent.upgradeRequestShared : EntryEvent.upgradeRequestAlone
+    return shared ? EntryEvent.writeRequestShared : EntryEvent.writeRequestAlone
+  }
+
+  /** Sharers that must be told: not the requester, not the home, nobody who is down. */
+  private othersThan(page: number, requester: number): number {
+    return this.sharers(page) & ~(1 << requester) & ~(1 << this.home) & ~this.down
+  }
+
+  private run(page: number, event: number, from: number): void {
+    const control = this.control(page)
+    const cell = compiled[(control & 0xff) * EVENT_COUNT + event]
+    if (cell === undefined || cell === impossible || cell === wait) {
+      throw this.cannotHappen(page, event, from)
+    }
+    const busy = (control & ENTRY_BUSY) !== 0
+    const requester = busy ? (control >>> REQUESTER_SHIFT) & 0xff : from
+    const awaited = this.othersThan(page, requester)
+    const next =
+      cell.next === 'owned'
+        ? requester === this.home
+          ? EntryState.ownedHere
+          : EntryState.ownedAway
+        : EntryState[cell.next]
+    const owner = (control >>> OWNER_SHIFT) & 0xff
+    const kept = next === EntryState.clean ? NOBODY : owner
+    this.write(page, word(next, kept, BUSY_STATES.has(next) ? requester : NOBODY))
+    for (const action of cell.does) this.perform(action, page, owner, requester, from, awaited)
+  }
+
+  private perform(
+    action: EntryAction,
+    page: number,
+    owner: number,
+    requester: number,
+    from: number,
+    awaited: number,
+  ): void {
+    const { sink, region } = this
+    const bit = 1 << requester
+    switch (action) {
+      case 'lowerHere':
+        this.here.lowerHere(page)
+        return this.writeSharers(page, 1 << this.home)
+      case 'forbidHere':
+        if (requester !== this.home) this.here.forbidHere(page)
+        return
+      case 'addSharer':
+        return this.writeSharers(page, this.sharers(page) | bit)
+      case 'removeSharer':
+        return this.writeSharers(page, this.sharers(page) & ~(1 << from))
+      case 'sendData':
+        return sink.sendPage(requester, Kind.Data, region, page, 0, 0)
+      case 'sendExclusive':
+        return sink.sendPage(requester, Kind.DataExclusive, region, page, awaited, 0)
+      case 'sendGrant':
+        return sink.send(requester, Kind.Grant, region, page, awaited, 0)
+      case 'recallCopy':
+        return sink.send(owner, Kind.RecallRead, region, page, requester, 0)
+      case 'recallOwnership':
+        return sink.send(owner, Kind.RecallWrite, region, page, requester, 0)
+      case 'invalidateSharers':
+        for (let rank = 0; awaited >>> rank !== 0; rank++) {
+          if ((awaited & (1 << rank)) === 0) continue
+          sink.send(rank, Kind.Invalidate, region, page, requester, 0)
+        }
+        return
+      case 'settleShared':
+        return this.writeSharers(page, (1 << owner) | bit)
+      case 'settleOwner': {
+        this.writeSharers(page, 0)
+        const state = requester === this.home ? EntryState.ownedHere : EntryState.ownedAway
+        return this.write(page, word(state, requester, NOBODY))
+      }
+      case 'tellLost':
+        return sink.send(requester, Kind.Lost, region, page, owner, 0)
+    }
+  }
+
+  /** WriteBack must come from the owner and Confirm from the requester. */
+  private checkSender(page: number, event: number, from: number): void {
+    const control = this.control(page)
+    if ((control & ENTRY_BUSY) === 0) return
+    const owner = (control >>> OWNER_SHIFT) & 0xff
+    const requester = (control >>> REQUESTER_SHIFT) & 0xff
+    const wrong =
+      (event === EntryEvent.writeBack && from !== owner) ||
+      (event === EntryEvent.confirm && from !== requester)
+    if (wrong) throw this.cannotHappen(page, event, from)
+  }
+
+  private write(page: number, control: number): void {
+    Atomics.store(this.words, 2 * this.indexOf(page), control)
+  }
+
+  private writeSharers(page: number, sharers: number): void {
+    Atomics.store(this.words, 2 * this.indexOf(page) + 1, sharers >>> 0)
+  }
+
+  private cannotHappen(page: number, event: number, from: number): PagemeshError {
+    const state = entryStateName(this.control(page)) ?? 'unknown'
+    return new PagemeshError(
+      'ERR_PAGEMESH_PROTOCOL',
+      `the directory entry of page ${page} of region ${this.region} is in state '${state}', ` +
+        `where '${ENTRY_EVENTS[event] ?? event}' from rank ${from} cannot happen`,
+      { rank: from },
+    )
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * The kinds of records that members send each other, and what their words mean.
+ *
+ * A record is 16 words of 32 bits: payload length, kind, view, region, page, then eleven words that
+ * depend on the kind, called a, b, c … here. native/transport/wire.h has the layout.
+ *
+ * | kind | from → to | words |
+ * |---|---|---|
+ * | ReadRequest, WriteRequest, UpgradeRequest | requester → home | |
+ * | RecallRead, RecallWrite | home → owner | a: requester |
+ * | Invalidate | home → sharer | a: requester, who gets the acknowledgement |
+ * | InvalidateAck | sharer → requester | |
+ * | Grant | home → requester | a: bitmap of the sharers whose acknowledgement is still to come |
+ * | Data | home or owner → requester | the page; b: 1 if from an owner, to be confirmed |
+ * | DataExclusive | home or owner → requester | the page; a: as in Grant; b: as in Data |
+ * | WriteBack | owner → home | the page |
+ * | Confirm | requester → home | |
+ * | Lost | home → requester | a: the owner that took the page down with it |
+ * | Discard | sharer → home | |
+ * | AtomicRequest | anyone → home | a: request, b: byte in page, c: operation, d: bits, e f: operand, g h: expected |
+ * | AtomicReply | home → anyone | a: request, b c: the word before, d: 1 if the page is lost, e: owner |
+ * | Acquire | anyone → manager | a b: key, c: request, d: permits, e: 1 to try |
+ * | Release, Cancel | anyone → manager | a b: key, c: request |
+ * | SemaphoreReply | manager → anyone | a: request, b: outcome, c: permits |
+ * | BarrierArrive | anyone → manager | a b: key, c: request |
+ * | BarrierReply | manager → anyone | a: request, b: 0 open or 1 broken, c: the rank that broke it |
+ * | Heartbeat, Leaving | everyone → everyone | |
+ * | Cluster, RegionControl | | a blob: cluster/joiner.ts, engine/region-opening.ts |
+ */
+export const Kind = {
+  ReadRequest: 1,
+  WriteRequest: 2,
+  UpgradeRequest: 3,
+  RecallRead: 4,
+  RecallWrite: 5,
+  Invalidate: 6,
+  InvalidateAck: 7,
+  Grant: 8,
+  Confirm: 9,
+  Lost: 10,
+  Discard: 11,
+  AtomicRequest: 12,
+  AtomicReply: 13,
+  Acquire: 14,
+  Release: 15,
+  Cancel: 16,
+  SemaphoreReply: 17,
+  BarrierArrive: 18,
+  BarrierReply: 19,
+  Heartbeat: 20,
+  Leaving: 21,
+  Data: 0x40,
+  DataExclusive: 0x41,
+  WriteBack: 0x42,
+  Cluster: 0x80,
+  RegionControl: 0x81,
+} as const
+export type Kind = (typeof Kind)[keyof typeof Kind]
+
+/** Words of a record. */
+export const RECORD_WORDS = 16
+export const Word = {
+  payloadBytes: 0,
+  kind: 1,
+  view: 2,
+  region: 3,
+  page: 4,
+  a: 5,
+  b: 6,
+  c: 7,
+  d: 8,
+  e: 9,
+  f: 10,
+  g: 11,
+  h: 12,
+} as const
+
+/** The most members a mesh may have: a sharers word is one 32-bit bitmap. */
+export const MAX_MEMBERS = 32
+
+/** Stands where a rank could, and means no member. */
+export const NOBODY = 0xff
+
+/** What AtomicRequest asks for; native/binding/exports_region.cc has the same numbers. */
+export const AtomicOperation = { load: 0, store: 1, fetchAdd: 2, compareExchange: 3 } as const
+export type AtomicOperation = (typeof AtomicOperation)[keyof typeof AtomicOperation]
+
+/** What SemaphoreReply says. */
+export const SemaphoreAnswer = { granted: 0, refused: 1, cancelled: 2, mismatch: 3 } as const

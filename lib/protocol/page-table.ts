@@ -1,0 +1,459 @@
+import { PagemeshError } from '../errors.js'
+import { Kind, NOBODY } from './messages.js'
+import type { CoherenceSink, DeferredStep } from './sink.js'
+
+/**
+ * The member side: what this member may do with each page. One byte a page, shared with native
+ * code, which knows the bits of a state (native/memory/page_state.h) but not the table. A faulting
+ * thread may take a byte from a settled state to the matching requested one by itself, so every
+ * change here is a compare-and-swap.
+ */
+export const PageState = {
+  none: 0x00,
+  read: 0x01,
+  write: 0x03,
+  /** A read request is out. The frame accepts a peer's bytes. */
+  reading: 0x84,
+  /** A write request is out, and there is no copy here. The frame accepts a peer's bytes. */
+  writing: 0x8c,
+  /** A write request is out, and the copy here is still good to read. */
+  upgrading: 0x0d,
+  /** The page is here for writing, but not every other copy is confirmed gone. */
+  collecting: 0x1c,
+  /** The same, with a copy that is still good to read. */
+  upgradeCollecting: 0x1d,
+} as const
+export type PageStateName = keyof typeof PageState
+
+/** Set in a state's byte while the page is pinned: steps that lower it wait. */
+export const PAGE_HELD = 0x20
+const READABLE = 0x01
+const WRITABLE = 0x02
+export const PAGE_PENDING = 0x04
+
+export const PAGE_EVENTS = [
+  'readFault', // a touch, or a prefetch
+  'writeFault',
+  'data', // a copy from the home
+  'dataToConfirm', // a copy from the owner: the home waits to hear of it
+  'grant', // exclusive access, from the home, and nobody else had a copy
+  'grantToConfirm', // exclusive access, and the home waits to hear of it
+  'grantPending', // exclusive access once more acknowledgements are in
+  'ack', // an acknowledgement, and more are to come
+  'lastAck', // the acknowledgement that was still missing
+  'invalidate', // the home takes the copy away for a writer
+  'recallRead', // the home wants a copy sent on, and one for itself
+  'recallWrite', // the home wants the page handed on
+  'discard', // this member gives its copy back
+  'lost', // the page's home or owner is down
+  'lowerHere', // the directory, here, has given somebody a copy
+  'forbidHere', // the directory, here, gives the page to a writer
+  'dropHere', // this member, the home, gives its own access back
+] as const
+export type PageEventName = (typeof PAGE_EVENTS)[number]
+
+export type PageAction =
+  | 'requestRead'
+  | 'requestWrite'
+  | 'requestUpgrade'
+  | 'allowRead'
+  | 'allowWrite'
+  | 'forbid'
+  | 'forbidInvalidated'
+  | 'forbidWrite'
+  | 'acknowledge'
+  | 'sendCopy'
+  | 'sendOwnership'
+  | 'writeBack'
+  | 'confirm'
+  | 'tellDiscard'
+  | 'wake'
+  | 'fail'
+
+export interface PageStep {
+  readonly next: PageStateName
+  readonly does: readonly PageAction[]
+}
+
+const to = (next: PageStateName, ...does: PageAction[]): PageStep => ({ next, does })
+/** A pair that cannot happen: meeting it is a protocol error. */
+const impossible = 'impossible'
+
+/**
+ * The whole member side. A copy may have been discarded while the home's invalidation was on its
+ * way: that is why states without a copy answer `invalidate`, and stay what they are.
+ */
+export const PAGE_TABLE: Readonly<
+  Record<PageStateName, Readonly<Record<PageEventName, PageStep | typeof impossible>>>
+> = {
+  none: {
+    readFault: to('reading', 'requestRead'),
+    writeFault: to('writing', 'requestWrite'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: to('none', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('none'),
+    lost: to('none', 'fail'),
+    lowerHere: impossible,
+    forbidHere: to('none'),
+    dropHere: to('none'),
+  },
+  read: {
+    readFault: to('read', 'wake'),
+    writeFault: to('upgrading', 'requestUpgrade'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: to('none', 'forbidInvalidated', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('none', 'forbid', 'tellDiscard'),
+    lost: to('none', 'forbid'),
+    lowerHere: impossible,
+    forbidHere: to('none', 'forbidInvalidated'),
+    dropHere: to('none', 'forbid'),
+  },
+  write: {
+    readFault: to('write', 'wake'),
+    writeFault: to('write', 'wake'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: impossible,
+    recallRead: to('read', 'forbidWrite', 'sendCopy', 'writeBack'),
+    recallWrite: to('none', 'forbidInvalidated', 'sendOwnership'),
+    discard: to('write'),
+    lost: to('none', 'forbid'),
+    lowerHere: to('read', 'forbidWrite'),
+    forbidHere: to('none', 'forbidInvalidated'),
+    dropHere: to('none', 'forbid'),
+  },
+  reading: {
+    readFault: to('reading'),
+    writeFault: to('reading'),
+    data: to('read', 'allowRead'),
+    dataToConfirm: to('read', 'allowRead', 'confirm'),
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: to('reading', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('reading'),
+    lost: to('none', 'fail'),
+    lowerHere: impossible,
+    forbidHere: to('reading'),
+    dropHere: impossible,
+  },
+  writing: {
+    readFault: to('writing'),
+    writeFault: to('writing'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: to('write', 'allowWrite'),
+    grantToConfirm: to('write', 'allowWrite', 'confirm'),
+    grantPending: to('collecting'),
+    ack: to('writing'),
+    lastAck: impossible,
+    invalidate: to('writing', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('writing'),
+    lost: to('none', 'fail'),
+    lowerHere: impossible,
+    forbidHere: to('writing'),
+    dropHere: impossible,
+  },
+  upgrading: {
+    readFault: to('upgrading', 'wake'),
+    writeFault: to('upgrading'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: to('write', 'allowWrite'),
+    grantToConfirm: to('write', 'allowWrite', 'confirm'),
+    grantPending: to('upgradeCollecting'),
+    ack: to('upgrading'),
+    lastAck: impossible,
+    invalidate: to('writing', 'forbidInvalidated', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('upgrading'),
+    lost: to('none', 'forbid', 'fail'),
+    lowerHere: impossible,
+    forbidHere: to('writing', 'forbidInvalidated'),
+    dropHere: impossible,
+  },
+  collecting: {
+    readFault: to('collecting'),
+    writeFault: to('collecting'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: to('collecting'),
+    lastAck: to('write', 'allowWrite', 'confirm'),
+    invalidate: impossible,
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('collecting'),
+    lost: to('none', 'fail'),
+    lowerHere: impossible,
+    forbidHere: impossible,
+    dropHere: impossible,
+  },
+  upgradeCollecting: {
+    readFault: to('upgradeCollecting', 'wake'),
+    writeFault: to('upgradeCollecting'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: to('upgradeCollecting'),
+    lastAck: to('write', 'allowWrite', 'confirm'),
+    invalidate: impossible,
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('upgradeCollecting'),
+    lost: to('none', 'forbid', 'fail'),
+    lowerHere: impossible,
+    forbidHere: impossible,
+    dropHere: impossible,
+  },
+}
+
+/** PAGE_EVENTS by number: PageEvent.readFault is 0 and so on. */
+export const PageEvent = Object.fromEntries(
+  PAGE_EVENTS.map((name, index) => [name, index]),
+) as Readonly<Record<PageEventName, number>>
+
+const STATE_NAMES = Object.keys(PageState) as PageStateName[]
+
+// The table by numbers, for the path that every fault takes: [state byte * events + event].
+const EVENT_COUNT = PAGE_EVENTS.length
+interface CompiledStep {
+  readonly nextByte: number
+  readonly does: readonly PageAction[]
+}
+const compiled: (CompiledStep | undefined)[] = []
+for (const state of STATE_NAMES) {
+  for (const event of PAGE_EVENTS) {
+    const step = PAGE_TABLE[state][event]
+    compiled[PageState[state] * EVENT_COUNT + PageEvent[event]] =
+      step === impossible ? undefined : { nextByte: PageState[step.next], does: step.does }
+  }
+}
+
+export function stateName(byte: number): PageStateName | undefined {
+  return STATE_NAMES.find((name) => PageState[name] === (byte & ~PAGE_HELD))
+}
+
+export function permits(byte: number, access: 'read' | 'write'): boolean {
+  return (byte & (access === 'write' ? WRITABLE : READABLE)) !== 0
+}
+
+const lowers = (event: number): boolean =>
+  event === PageEvent.invalidate ||
+  event === PageEvent.recallRead ||
+  event === PageEvent.recallWrite
+
+/** The pages of one region at one member. Pure: it changes the bytes and calls the sink. */
+export class PageTable {
+  /** Which acknowledgements are still to come (after the grant), or came early (before it). */
+  private readonly acks = new Map<number, { awaited: number; early: number }>()
+  private readonly deferred = new Map<number, DeferredStep>()
+  private readonly holds = new Map<number, number>()
+  /** Bitmap of members that are down: their acknowledgements will never come, nor are needed. */
+  private down = 0
+
+  constructor(
+    private readonly region: number,
+    private readonly pageBytes: Uint8Array,
+    private readonly rank: number,
+    private readonly homeOf: (page: number) => number,
+    private readonly sink: CoherenceSink,
+  ) {}
+
+  byte(page: number): number {
+    return Atomics.load(this.pageBytes, page)
+  }
+
+  /**
+   * Runs one row of the table.
+   * @param from the member that caused it, for messages; this member for faults
+   * @param requester whom copies and acknowledgements go to
+   */
+  step(page: number, event: number, from: number, requester: number): void {
+    for (;;) {
+      const byte = Atomics.load(this.pageBytes, page)
+      const held = byte & PAGE_HELD
+      if (held !== 0 && lowers(event) && (byte & READABLE) !== 0) {
+        this.deferred.set(page, { event, from, requester })
+        return
+      }
+      const step = compiled[(byte & ~PAGE_HELD) * EVENT_COUNT + event]
+      if (step === undefined) throw this.cannotHappen(page, event, from)
+      const next = step.nextByte | held
+      if (next !== byte && Atomics.compareExchange(this.pageBytes, page, byte, next) !== byte) {
+        continue // a faulting thread was quicker: look again
+      }
+      for (const action of step.does) this.perform(action, page, requester)
+      return
+    }
+  }
+
+  /** A grant of exclusive access came; `awaited` is the bitmap of acknowledgements to come. */
+  onGrant(page: number, from: number, awaited: number, forwarded: boolean): void {
+    const early = this.acks.get(page)?.early ?? 0
+    const missing = awaited & ~early & ~this.down
+    if (missing === 0) {
+      this.acks.delete(page)
+      const confirm = forwarded || awaited !== 0
+      this.step(page, confirm ? PageEvent.grantToConfirm : PageEvent.grant, from, NOBODY)
+      return
+    }
+    this.step(page, PageEvent.grantPending, from, NOBODY)
+    this.acks.set(page, { awaited: missing, early: 0 })
+  }
+
+  onAck(page: number, from: number): void {
+    const bit = 1 << from
+    const entry = this.acks.get(page) ?? { awaited: 0, early: 0 }
+    if (entry.awaited === 0) {
+      this.step(page, PageEvent.ack, from, NOBODY)
+      this.acks.set(page, { awaited: 0, early: entry.early | bit })
+      return
+    }
+    this.acknowledge(page, from, entry, bit)
+  }
+
+  private acknowledge(page: number, from: number, entry: { awaited: number }, bit: number): void {
+    entry.awaited &= ~bit
+    if (entry.awaited !== 0) return this.step(page, PageEvent.ack, from, NOBODY)
+    this.acks.delete(page)
+    this.step(page, PageEvent.lastAck, from, NOBODY)
+  }
+
+  /** Keeps the page from being lowered until `release`; the page's state must permit the use. */
+  hold(page: number): void {
+    this.holds.set(page, (this.holds.get(page) ?? 0) + 1)
+    Atomics.or(this.pageBytes, page, PAGE_HELD)
+  }
+
+  /** Returns true when nothing holds the page any more. */
+  release(page: number): boolean {
+    const count = (this.holds.get(page) ?? 0) - 1
+    if (count > 0) {
+      this.holds.set(page, count)
+      return false
+    }
+    this.holds.delete(page)
+    Atomics.and(this.pageBytes, page, ~PAGE_HELD & 0xff)
+    const deferred = this.deferred.get(page)
+    this.deferred.delete(page)
+    if (deferred !== undefined) {
+      this.step(page, deferred.event, deferred.from, deferred.requester)
+    }
+    return true
+  }
+
+  isHeld(page: number): boolean {
+    return (this.byte(page) & PAGE_HELD) !== 0
+  }
+
+  /** A member is down: requests to it are lost, and its acknowledgements no longer awaited. */
+  memberDown(rank: number): void {
+    this.down |= 1 << rank
+    for (let page = 0; page < this.pageBytes.length; page++) {
+      if ((this.byte(page) & PAGE_PENDING) === 0) continue
+      if (this.homeOf(page) === rank) {
+        this.acks.delete(page)
+        this.step(page, PageEvent.lost, rank, NOBODY)
+        continue
+      }
+      const entry = this.acks.get(page)
+      if (entry !== undefined && (entry.awaited & (1 << rank)) !== 0) {
+        this.acknowledge(page, rank, entry, 1 << rank)
+      }
+    }
+  }
+
+  /** The home says that the page is lost. */
+  onLost(page: number, from: number, owner: number): void {
+    this.acks.delete(page)
+    this.step(page, PageEvent.lost, from, owner)
+  }
+
+  private perform(action: PageAction, page: number, requester: number): void {
+    const { sink, region } = this
+    const home = this.homeOf(page)
+    switch (action) {
+      case 'requestRead':
+        return sink.send(home, Kind.ReadRequest, region, page, 0, 0)
+      case 'requestWrite':
+        return sink.send(home, Kind.WriteRequest, region, page, 0, 0)
+      case 'requestUpgrade':
+        return sink.send(home, Kind.UpgradeRequest, region, page, 0, 0)
+      case 'allowRead':
+        sink.protect(region, page, 'read', false)
+        return sink.granted(region, page)
+      case 'allowWrite':
+        sink.protect(region, page, 'write', false)
+        return sink.granted(region, page)
+      case 'forbid':
+        return sink.protect(region, page, 'none', false)
+      case 'forbidInvalidated':
+        return sink.protect(region, page, 'none', true)
+      case 'forbidWrite':
+        return sink.protect(region, page, 'read', false)
+      case 'acknowledge':
+        if (requester !== NOBODY) sink.send(requester, Kind.InvalidateAck, region, page, 0, 0)
+        return
+      case 'sendCopy':
+        return sink.sendPage(requester, Kind.Data, region, page, 0, 1)
+      case 'sendOwnership':
+        return sink.sendPage(requester, Kind.DataExclusive, region, page, 0, 1)
+      case 'writeBack':
+        // A copy sent to the home itself has brought the page back already.
+        if (requester !== home) sink.sendPage(home, Kind.WriteBack, region, page, 0, 0)
+        return
+      case 'confirm':
+        return sink.send(home, Kind.Confirm, region, page, 0, 0)
+      case 'tellDiscard':
+        return sink.send(home, Kind.Discard, region, page, 0, 0)
+      case 'wake':
+        return sink.wake(region, page)
+      case 'fail':
+        return sink.lost(region, page, home, requester === NOBODY ? home : requester)
+    }
+  }
+
+  private cannotHappen(page: number, event: number, from: number): PagemeshError {
+    const state = stateName(this.byte(page)) ?? `state ${this.byte(page)}`
+    const name = PAGE_EVENTS[event] ?? `event ${event}`
+    return new PagemeshError(
+      'ERR_PAGEMESH_PROTOCOL',
+      `page ${page} of region ${this.region} at rank ${this.rank} is in state '${state}', ` +
+        `where '${name}' from rank ${from} cannot happen`,
+      { rank: from },
+    )
+  }
+}
