@@ -1,0 +1,123 @@
+import { type MessagePort, receiveMessageOnPort, type Worker } from 'node:worker_threads'
+import type { Answer, Command } from '../engine/commands.js'
+import { PagemeshError } from '../errors.js'
+import { type Addon } from '../native/addon.js'
+
+type Settle = { resolve: (value: unknown) => void; reject: (error: Error) => void }
+/** A command without its number, for each kind of command that has one. */
+type Unnumbered<C> = C extends { readonly id: number } ? Omit<C, 'id'> : never
+export type Question = Unnumbered<Command>
+
+/**
+ * The API's side of the engine: sends commands, and settles promises with the answers. Belongs to
+ * the thread that joined.
+ */
+export class EngineClient {
+  private readonly pending = new Map<number, Settle>()
+  private nextId = 1 // 0 is the join's
+  private closed: PagemeshError | undefined
+
+  constructor(
+    private readonly addon: Addon,
+    readonly session: number,
+    private readonly worker: Worker,
+    private readonly port: MessagePort,
+    private readonly answered: Int32Array,
+  ) {
+    port.on('message', (answer: Answer) => this.settle(answer))
+    worker.on('error', (error) => this.close(engineGone(error)))
+    worker.on('exit', () => this.close(engineGone(undefined)))
+    port.unref()
+    worker.unref()
+  }
+
+  /** Asks and waits for the answer; the event loop stays alive meanwhile. */
+  ask(question: Question): Promise<unknown> {
+    return this.numbered(question).answer
+  }
+
+  /** The same, with the number by which `post` can refer to the question. */
+  numbered(question: Question): { id: number; answer: Promise<unknown> } {
+    const id = this.newId()
+    const answer = this.expect(id)
+    if (this.closed === undefined) this.post({ ...question, id } as Command)
+    return { id, answer }
+  }
+
+  /** Waits for an answer that comes unasked, or under a number used already. */
+  expect(id: number): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      if (this.closed !== undefined) {
+        reject(this.closed)
+        return
+      }
+      this.pending.set(id, { resolve, reject })
+      this.port.ref()
+    })
+  }
+
+  /** Asks, and stops this thread until the answer is there. */
+  askSync(question: Question): unknown {
+    if (this.closed !== undefined) throw this.closed
+    const id = this.newId()
+    const outcome: { value?: unknown; error?: Error; settled: boolean } = { settled: false }
+    this.pending.set(id, {
+      resolve: (value) => Object.assign(outcome, { value, settled: true }),
+      reject: (error) => Object.assign(outcome, { error, settled: true }),
+    })
+    this.post({ ...question, id } as Command)
+    while (!outcome.settled) {
+      const seen = Atomics.load(this.answered, 0)
+      const received = receiveMessageOnPort(this.port)
+      if (received !== undefined) this.settle((received as { message: Answer }).message)
+      else Atomics.wait(this.answered, 0, seen)
+    }
+    if (outcome.error !== undefined) throw outcome.error
+    return outcome.value
+  }
+
+  /** Sends a command that has no answer, or one whose number is known. */
+  post(command: Command): void {
+    if (this.closed !== undefined) return
+    this.port.postMessage(command)
+    this.addon.wake(this.session)
+  }
+
+  /** Resolves when the engine's thread has ended. */
+  async ended(): Promise<void> {
+    if (this.worker.threadId === -1) return
+    this.worker.ref()
+    await new Promise<void>((resolve) => this.worker.once('exit', () => resolve()))
+  }
+
+  /** Everything that is pending or comes later rejects with this. */
+  close(error: PagemeshError): void {
+    this.closed ??= error
+    for (const { reject } of this.pending.values()) reject(this.closed)
+    this.pending.clear()
+    this.port.close()
+  }
+
+  private newId(): number {
+    const id = this.nextId
+    this.nextId = id === 0x7fffffff ? 1 : id + 1
+    return id
+  }
+
+  private settle(answer: Answer): void {
+    const found = this.pending.get(answer.id)
+    if (found === undefined) return
+    this.pending.delete(answer.id)
+    if (this.pending.size === 0) this.port.unref()
+    if ('error' in answer) {
+      const { code, message, rank } = answer.error
+      found.reject(new PagemeshError(code, message, rank === undefined ? {} : { rank }))
+    } else {
+      found.resolve(answer.value)
+    }
+  }
+}
+
+function engineGone(cause: unknown): PagemeshError {
+  return new PagemeshError('ERR_PAGEMESH_LEFT', 'the mesh has been left', { cause })
+}

@@ -1,0 +1,174 @@
+import type { RegionInfo } from '../engine/commands.js'
+import type { Addon } from '../native/addon.js'
+import type { Placement } from '../protocol/placement.js'
+import type { EngineClient } from './engine-client.js'
+import { left, Region, type Stats } from './region.js'
+import { keyOf, Semaphore } from './semaphore.js'
+import { checkInteger, checkName, checkOptions, invalid, show } from './validate.js'
+
+/** Options of {@link Mesh.region}; all members that open the region must agree on them. */
+export interface RegionOptions {
+  /** 1 to 4 TiB. Memory is used as pages are touched. */
+  byteLength: number
+  /**
+   * Which member homes which pages, that is, keeps their directory entries and owns them at first:
+   * 'block' gives member i the i-th run of pages, 'cyclic' deals them out in turn, and a rank gives
+   * that member all of them. 'block' if left out.
+   */
+  placement?: Placement
+  /** The coherence unit: a power of two from 4,096 to 1,048,576. 4,096 if left out. */
+  pageBytes?: number
+}
+
+/** What all regions did, and over which transport. */
+export interface MeshStats extends Stats {
+  /** How this member reaches the others. */
+  transport: 'tcp'
+}
+
+const MAX_REGION_BYTES = 2 ** 42
+const MIN_PAGE_BYTES = 4096
+const MAX_PAGE_BYTES = 2 ** 20
+const MAX_PERMITS = 2 ** 31 - 1
+
+/**
+ * This process's membership in a mesh. Made by {@link join}; belongs to the thread that joined.
+ * Every operation that needs other members rejects with ERR_PAGEMESH_MEMBER_DOWN once one of them
+ * is gone without leaving, and with ERR_PAGEMESH_LEFT after {@link leave}.
+ */
+export class Mesh implements AsyncDisposable {
+  private readonly regions = new Map<string, Region>()
+  private leaving: Promise<void> | undefined
+  private left = false
+
+  /** @internal */
+  constructor(
+    private readonly addon: Addon,
+    private readonly client: EngineClient,
+    /** This member's number, 0 to {@link size} − 1. */
+    readonly rank: number,
+    /** How many members the mesh has. */
+    readonly size: number,
+    private readonly onLeft: () => void,
+  ) {}
+
+  /**
+   * Opens a region by name; the first member that asks makes it, for all.
+   *
+   * @param name 1 to 255 bytes of UTF-8
+   * @throws ERR_PAGEMESH_REGION_MISMATCH if it exists with other options, ERR_PAGEMESH_REGION_FAILED
+   * if a member cannot map it
+   */
+  async region(name: string, options: RegionOptions): Promise<Region> {
+    this.mustBeIn()
+    checkName('region', name)
+    const shape = { name, ...this.checkRegionOptions(options) }
+    const info = (await this.client.ask({ op: 'region', shape })) as RegionInfo
+    let region = this.regions.get(name)
+    if (region === undefined) {
+      region = new Region(this.addon, this.client, info)
+      this.regions.set(name, region)
+    }
+    return region
+  }
+
+  /** Waits until every member has come to the barrier of this name. It can be used again at once. */
+  async barrier(name = 'default'): Promise<void> {
+    this.mustBeIn()
+    checkName('barrier', name)
+    await this.client.ask({ op: 'barrier', key: keyOf('barrier', name), name })
+  }
+
+  /** The lock of this name: a semaphore of one permit. Locks and semaphores share no names. */
+  lock(name: string): Semaphore {
+    this.mustBeIn()
+    return new Semaphore(this.client, 'lock', checkName('lock', name), 1)
+  }
+
+  /** The semaphore of this name. All members name the same number of permits, 1 to 2^31 − 1. */
+  semaphore(name: string, permits: number): Semaphore {
+    this.mustBeIn()
+    checkName('semaphore', name)
+    checkInteger('permits', permits, 1, MAX_PERMITS)
+    return new Semaphore(this.client, 'semaphore', name, permits)
+  }
+
+  /** The sums of all regions' {@link Region.stats} at this member. */
+  stats(): MeshStats {
+    const sum: MeshStats = {
+      readFaults: 0,
+      writeFaults: 0,
+      localFaults: 0,
+      pagesReceived: 0,
+      pagesSent: 0,
+      bytesReceived: 0,
+      bytesSent: 0,
+      invalidations: 0,
+      pagesParked: 0,
+      waitMs: 0,
+      transport: 'tcp',
+    }
+    for (const region of this.regions.values()) {
+      for (const [name, value] of Object.entries(region.stats())) {
+        sum[name as keyof Stats] += value as number
+      }
+    }
+    return sum
+  }
+
+  /**
+   * Leaves the mesh: waits until every member has called leave or is gone, and serves their faults
+   * meanwhile. Barriers that wait for this member are broken at once. Regions become private
+   * memory. A second call gives the same promise.
+   */
+  leave(): Promise<void> {
+    this.leaving ??= this.finish()
+    return this.leaving
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.leave()
+  }
+
+  private async finish(): Promise<void> {
+    this.left = true
+    const ended = this.client.ended()
+    await this.client.ask({ op: 'leave' })
+    await ended
+    for (const region of this.regions.values()) region.freezeStats()
+    this.client.close(left())
+    this.addon.sessionDestroy(this.client.session)
+    this.onLeft()
+  }
+
+  private mustBeIn(): void {
+    if (this.left) throw left()
+  }
+
+  private checkRegionOptions(options: RegionOptions): {
+    byteLength: number
+    pageBytes: number
+    placement: Placement
+  } {
+    const given = checkOptions<Partial<RegionOptions>>('a region', options)
+    const { byteLength, placement = 'block', pageBytes = MIN_PAGE_BYTES } = given
+    checkInteger('byteLength', byteLength, 1, MAX_REGION_BYTES)
+    checkInteger('pageBytes', pageBytes, MIN_PAGE_BYTES, MAX_PAGE_BYTES)
+    if ((pageBytes & (pageBytes - 1)) !== 0) {
+      throw invalid(`pageBytes must be a power of two, not ${pageBytes}`)
+    }
+    return {
+      byteLength: byteLength as number,
+      pageBytes,
+      placement: this.checkPlacement(placement),
+    }
+  }
+
+  private checkPlacement(placement: unknown): Placement {
+    if (placement === 'block' || placement === 'cyclic') return placement
+    if (typeof placement === 'object' && placement !== null && 'rank' in placement) {
+      return { rank: checkInteger('placement.rank', placement.rank, 0, this.size - 1) }
+    }
+    throw invalid(`placement must be 'block', 'cyclic' or { rank }, not ${show(placement)}`)
+  }
+}

@@ -1,0 +1,87 @@
+import type { MessagePort } from 'node:worker_threads'
+import type { PagemeshErrorCode } from '../errors.js'
+import type { Placement } from '../protocol/placement.js'
+
+/** What describes a region, the same in all members. */
+export interface RegionShape {
+  readonly name: string
+  readonly byteLength: number
+  readonly pageBytes: number
+  readonly placement: Placement
+}
+
+/** A region as the mesh has it. */
+export interface RegionInfo extends RegionShape {
+  readonly id: number
+  readonly pageCount: number
+  readonly base: bigint
+}
+
+/** What the API asks of the engine. `id` numbers the answer; commands without one get none. */
+export type Command =
+  | { readonly op: 'region'; readonly id: number; readonly shape: RegionShape }
+  | { readonly op: 'barrier'; readonly id: number; readonly key: number; readonly name: string }
+  | {
+      readonly op: 'acquire'
+      readonly id: number
+      readonly key: number
+      readonly name: string
+      readonly permits: number
+      readonly mode: 'wait' | 'try'
+    }
+  | { readonly op: 'release'; readonly key: number; readonly request: number }
+  | { readonly op: 'cancel'; readonly id: number }
+  | {
+      readonly op: 'prefetch' | 'pin' | 'discard'
+      readonly id: number
+      readonly region: number
+      readonly firstPage: number
+      readonly pageCount: number
+      readonly access: 'read' | 'write'
+    }
+  | { readonly op: 'unpin'; readonly pin: number }
+  | {
+      readonly op: 'atomic'
+      readonly id: number
+      readonly region: number
+      readonly byteOffset: number
+      readonly bits: 32 | 64
+      readonly operation: number
+      readonly operand: bigint
+      readonly expected: bigint
+    }
+  | { readonly op: 'leave'; readonly id: number }
+
+/** An error that crosses a thread: the class does not survive, so it is made anew. */
+export interface ErrorParts {
+  readonly code: PagemeshErrorCode
+  readonly message: string
+  readonly rank: number | undefined
+}
+
+export type Answer =
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly error: ErrorParts }
+
+/** The answers to `acquire`. */
+export type AcquireResult =
+  { readonly granted: true; readonly request: number } | { readonly granted: false }
+
+/** The answer number of the join itself, which comes unasked. */
+export const JOIN_ID = 0
+
+/** What the engine's Worker starts with. */
+export interface EngineData {
+  readonly session: number
+  readonly rank: number
+  readonly size: number
+  readonly key: Uint8Array
+  readonly listen: { readonly host: string; readonly port: number }
+  /** Where rank 0 is; unused at rank 0. */
+  readonly rendezvous: { readonly host: string; readonly port: number }
+  readonly joinTimeoutMs: number
+  readonly heartbeatTimeoutMs: number
+  readonly port: MessagePort
+  /** Its first word counts answers, for threads that wait for one without their event loop. */
+  readonly answered: Int32Array
+}

@@ -1,0 +1,19 @@
+import type { PagemeshError } from '../errors.js'
+import type { Addon } from '../native/addon.js'
+import type { Ring } from './ring.js'
+
+/** What the parts of the engine share. */
+export interface EngineContext {
+  readonly addon: Addon
+  readonly session: number
+  readonly rank: number
+  readonly size: number
+  readonly ring: Ring
+  /** Answers a command of the API. */
+  answer(id: number, value: unknown): void
+  fail(id: number, error: PagemeshError): void
+  /** Whether the member can still be reached. */
+  isUp(rank: number): boolean
+  /** The API has called leave: touches from now on are nobody's fault. */
+  isLeaving(): boolean
+}

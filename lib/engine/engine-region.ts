@@ -1,0 +1,181 @@
+import { PagemeshError } from '../errors.js'
+import { RegionPart, regionBuffer } from '../native/addon.js'
+import { RegionCoherence } from '../protocol/coherence.js'
+import { PageState } from '../protocol/page-table.js'
+import { HomeMap } from '../protocol/placement.js'
+import type { CoherenceSink } from '../protocol/sink.js'
+import type { RegionInfo } from './commands.js'
+import type { EngineContext } from './context.js'
+
+/** Exit code of a process that had a thread waiting for a page that is gone: EX_IOERR. */
+const LOST_PAGE_EXIT_CODE = 74
+
+/** Something that waits for pages: told of each page that it asked for. */
+export interface PageWaiter {
+  pageGranted(page: number): void
+  pageLost(page: number, error: PagemeshError): void
+}
+
+/** One region in the engine: performs what its protocol asks for, and lets operations wait. */
+export class EngineRegion implements CoherenceSink {
+  readonly homes: HomeMap
+  readonly coherence: RegionCoherence
+  private readonly waiters = new Map<number, PageWaiter[]>()
+  /** Granted or lost while a step ran; told to the waiters after it. */
+  private grantedPages: number[] = []
+  private lostPages: { page: number; error: PagemeshError }[] = []
+
+  /** The region must be mapped natively. */
+  constructor(
+    private readonly context: EngineContext,
+    readonly info: RegionInfo,
+  ) {
+    const { session, rank, size } = context
+    this.homes = new HomeMap(info.placement, info.pageCount, size)
+    this.coherence = new RegionCoherence({
+      region: info.id,
+      rank,
+      homes: this.homes,
+      states: new Uint8Array(regionBuffer(session, info.id, RegionPart.states)),
+      directory: new Uint32Array(regionBuffer(session, info.id, RegionPart.directory)),
+      sink: this,
+    })
+    // Pages homed here begin as this member's own. Where they alternate with others' they stay
+    // lowered (parked) until they are touched: raising each would cost two mappings a page.
+    if (info.placement === 'cyclic' && size > 1) return
+    for (const [first, count] of this.homes.runsOf(rank)) {
+      context.ring.protect(info.id, first, count, 'write', false, false)
+    }
+  }
+
+  /** A record about pages. */
+  onMessage(kind: number, page: number, from: number, a: number, b: number): void {
+    this.coherence.onMessage(kind, page, from, a, b)
+    this.settle()
+  }
+
+  /** A thread touched a page, and the engine has to ask for it. */
+  onFault(page: number, access: 'read' | 'write', unsentState: number): void {
+    const home = this.homes.homeOf(page)
+    if (unsentState !== 0) {
+      if (this.context.isUp(home)) this.coherence.requestUnsent(page, unsentState, this)
+      else this.coherence.homeIsDown(page, home)
+    } else {
+      this.touch(page, access)
+    }
+    this.settle()
+  }
+
+  memberDown(rank: number): void {
+    this.coherence.memberDown(rank)
+    this.settle()
+  }
+
+  discard(page: number): void {
+    this.coherence.discard(page)
+  }
+
+  release(page: number): void {
+    this.coherence.release(page)
+    this.settle()
+  }
+
+  /** Asks for a page; the waiter hears of it, now or later. */
+  request(page: number, access: 'read' | 'write', waiter: PageWaiter): void {
+    const waiting = this.waiters.get(page)
+    if (waiting === undefined) this.waiters.set(page, [waiter])
+    else waiting.push(waiter)
+    this.touch(page, access)
+  }
+
+  private touch(page: number, access: 'read' | 'write'): void {
+    const home = this.homes.homeOf(page)
+    if (this.context.isUp(home)) this.coherence.touch(page, access)
+    else if (this.coherence.permits(page, access)) this.wake(this.info.id, page)
+    else this.lost(this.info.id, page, home, home)
+  }
+
+  /** Tells the waiters what the last steps brought. They may ask for more. */
+  settle(): void {
+    while (this.grantedPages.length > 0 || this.lostPages.length > 0) {
+      const granted = this.grantedPages
+      const lost = this.lostPages
+      this.grantedPages = []
+      this.lostPages = []
+      for (const page of granted) {
+        for (const waiter of this.takeWaiters(page)) waiter.pageGranted(page)
+      }
+      for (const { page, error } of lost) {
+        for (const waiter of this.takeWaiters(page)) waiter.pageLost(page, error)
+      }
+    }
+  }
+
+  private takeWaiters(page: number): PageWaiter[] {
+    const waiting = this.waiters.get(page) ?? []
+    this.waiters.delete(page)
+    return waiting
+  }
+
+  send(to: number, kind: number, region: number, page: number, a: number, b: number): void {
+    this.context.ring.sendTwo(to, kind, region, page, a, b)
+  }
+
+  sendPage(to: number, kind: number, region: number, page: number, a: number, b: number): void {
+    this.context.ring.sendPage(to, kind, region, page, this.info.pageBytes, a, b)
+  }
+
+  protect(
+    region: number,
+    page: number,
+    access: 'none' | 'read' | 'write',
+    invalidated: boolean,
+  ): void {
+    this.context.ring.protect(region, page, 1, access, access !== 'none', invalidated)
+  }
+
+  wake(region: number, page: number): void {
+    this.context.ring.wake(region, page, 1)
+    if (this.waiters.size > 0) this.grantedPages.push(page)
+  }
+
+  granted(_region: number, page: number): void {
+    if (this.waiters.size > 0) this.grantedPages.push(page)
+  }
+
+  lost(_region: number, page: number, home: number, owner: number): void {
+    const { context, info } = this
+    const error = this.lostError(page, home, owner)
+    this.lostPages.push({ page, error })
+    // Once this member is leaving, whatever still touches the region may wait for the end of that.
+    if (context.isLeaving()) return
+    if (context.addon.countWaiters(context.session, info.id, page, 1) === 0) return
+    context.ring.flush()
+    context.addon.die(
+      `pagemesh: rank ${context.rank}: ${error.message}. A thread waits for it in a fault and ` +
+        'can never go on, so this process ends.',
+      LOST_PAGE_EXIT_CODE,
+    )
+  }
+
+  private lostError(page: number, home: number, owner: number): PagemeshError {
+    const { info } = this
+    const first = page * info.pageBytes
+    const why =
+      home === owner
+        ? `its home, rank ${home}, is down`
+        : `its owner, rank ${owner}, is down (home: rank ${home})`
+    return new PagemeshError(
+      'ERR_PAGEMESH_PAGE_LOST',
+      `page ${page} of region '${info.name}' (bytes ${first} to ${first + info.pageBytes - 1}, ` +
+        `address 0x${(info.base + BigInt(first)).toString(16)}) is lost: ${why}`,
+      { rank: owner },
+    )
+  }
+
+  /** The raw access that pins need: protections as far as the state permits. */
+  raise(page: number): void {
+    const writable = (this.coherence.pages.byte(page) & PageState.write) === PageState.write
+    this.context.ring.protect(this.info.id, page, 1, writable ? 'write' : 'read', true, false)
+  }
+}

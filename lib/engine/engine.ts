@@ -1,0 +1,536 @@
+import { constants } from 'node:os'
+import { receiveMessageOnPort } from 'node:worker_threads'
+import { Joiner } from '../cluster/joiner.js'
+import { PagemeshError } from '../errors.js'
+import { type Addon, loadAddon } from '../native/addon.js'
+import { Kind, MAX_MEMBERS, Word } from '../protocol/messages.js'
+import type { Command, EngineData, RegionInfo } from './commands.js'
+import { JOIN_ID } from './commands.js'
+import type { EngineContext } from './context.js'
+import { EngineRegion } from './engine-region.js'
+import { Members } from './members.js'
+import { HomeAtomic, Pin, Prefetch } from './range-operations.js'
+import { RegionOpening } from './region-opening.js'
+import { EventKind, Ring } from './ring.js'
+import { Synchronization } from './synchronization.js'
+import { PlacementCode } from '../protocol/placement.js'
+
+/** How long one wait lasts at most; heartbeats and time-outs are looked at between waits. */
+const HEARTBEATS_PER_TIMEOUT = 5
+
+/** Why native code closed a connection; native/transport/transport.h. Smaller numbers are errno. */
+const CLOSE_REASONS: Readonly<Record<number, string>> = {
+  1000: 'it closed the connection',
+  1001: 'it sent a record that cannot be',
+  1002: 'it sent a page that nobody asked for',
+  1003: 'it does not read what is sent to it',
+}
+
+/**
+ * The engine: one loop on a thread of its own that waits in native code, steps the protocol, and
+ * hands the resulting actions to native code with the next wait. It never touches a page through
+ * the protected mapping, and never waits for an application thread.
+ */
+export class Engine implements EngineContext {
+  readonly addon: Addon = loadAddon()
+  readonly session: number
+  readonly rank: number
+  readonly size: number
+  readonly ring: Ring
+  private readonly data: EngineData
+  private readonly members: Members
+  private readonly joiner: Joiner
+  private joinAnswered = false
+  private readonly connectionsByRank = new Map<number, number>()
+  private readonly regions: (EngineRegion | undefined)[] = []
+  private readonly opening: RegionOpening
+  private readonly sync: Synchronization
+  private readonly pins = new Map<number, Pin>()
+  /** Word operations whose answer is to come from another member. */
+  private readonly remoteAtomics = new Map<number, { home: number; bits: number }>()
+  /** Prefetches, pins and word operations that are under way here; they end when they end. */
+  private readonly operations = new Set<number>()
+  private failure: PagemeshError | undefined
+  private leaveId: number | undefined
+  private running = true
+  private nextBeatMs: number
+  private readonly beatMs: number
+  private nowMs: number
+
+  constructor(data: EngineData) {
+    this.data = data
+    this.session = data.session
+    this.rank = data.rank
+    this.size = data.size
+    this.nowMs = performance.now()
+    this.members = new Members(data.size, data.rank, this.nowMs)
+    this.ring = new Ring(this.addon, data.session, () => this.members.view)
+    const goneError = (rank: number, what: string): PagemeshError =>
+      this.members.errorFor(rank, what)
+    this.sync = new Synchronization(this, goneError)
+    this.opening = new RegionOpening(
+      this,
+      (info) => this.mapRegion(info),
+      (id) => this.unmapRegion(id),
+      goneError,
+    )
+    this.beatMs = data.heartbeatTimeoutMs / HEARTBEATS_PER_TIMEOUT
+    this.nextBeatMs = this.nowMs + this.beatMs
+    this.joiner = this.makeJoiner()
+  }
+
+  /** Runs until the mesh is left or native code says stop. */
+  run(): void {
+    this.joiner.start()
+    this.checkJoin()
+    while (this.running) {
+      const count = this.ring.exchange(this.timeoutMs())
+      if (count < 0) return
+      this.nowMs = performance.now()
+      for (let i = 0; i < count; i++) this.onEvent(i)
+      if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
+    }
+    this.ring.flush()
+  }
+
+  answer(id: number, value: unknown): void {
+    this.operations.delete(id)
+    this.post({ id, value })
+  }
+
+  fail(id: number, error: PagemeshError): void {
+    this.operations.delete(id)
+    const { code, message, rank } = error
+    this.post({ id, error: { code, message, rank } })
+  }
+
+  isUp(rank: number): boolean {
+    return this.members.isUp(rank)
+  }
+
+  isLeaving(): boolean {
+    return this.leaveId !== undefined
+  }
+
+  private post(answer: unknown): void {
+    this.data.port.postMessage(answer)
+    Atomics.add(this.data.answered, 0, 1)
+    Atomics.notify(this.data.answered, 0)
+  }
+
+  // Events.
+
+  private onEvent(index: number): void {
+    const { ring } = this
+    switch (ring.event(index, 0)) {
+      case EventKind.message:
+        return this.onRecord(index, ring.event(index, 1))
+      case EventKind.fault: {
+        const region = this.regions[ring.record(index, Word.region)]
+        const access = ring.event(index, 1) === 2 ? 'write' : 'read'
+        return region?.onFault(ring.record(index, Word.page), access, ring.event(index, 2))
+      }
+      case EventKind.wake:
+        return this.onCommands()
+      case EventKind.clusterFrame:
+        this.joiner.received(ring.event(index, 1), ring.blob(index).slice())
+        return this.checkJoin()
+      case EventKind.opened:
+        this.joiner.opened(ring.event(index, 1))
+        return this.checkJoin()
+      case EventKind.accepted:
+        this.joiner.accepted(ring.event(index, 1))
+        return this.checkJoin()
+      case EventKind.closed:
+        return this.onClosed(ring.event(index, 1), ring.event(index, 2) - 1, ring.event(index, 3))
+    }
+  }
+
+  /** A record from a member. What it says is checked; if it cannot be, the member is at fault. */
+  private onRecord(index: number, from: number): void {
+    if (!this.members.isUp(from)) return
+    this.members.heard(from, this.nowMs)
+    try {
+      this.dispatch(index, from)
+    } catch (error) {
+      if (!(error instanceof PagemeshError) || error.code !== 'ERR_PAGEMESH_PROTOCOL') throw error
+      this.memberDown(from, `it broke the protocol: ${error.message}`)
+    }
+  }
+
+  private dispatch(index: number, from: number): void {
+    const { ring } = this
+    const kind = ring.record(index, Word.kind)
+    const word = (offset: number): number => ring.record(index, Word.a + offset)
+    switch (kind) {
+      case Kind.Acquire:
+      case Kind.Release:
+      case Kind.Cancel:
+      case Kind.SemaphoreReply:
+      case Kind.BarrierArrive:
+      case Kind.BarrierReply:
+        return this.sync.onMessage(kind, from, word)
+      case Kind.AtomicRequest:
+        return this.onAtomicRequest(index, from, word)
+      case Kind.AtomicReply:
+        return this.onAtomicReply(from, word)
+      case Kind.RegionControl:
+        return this.opening.onMessage(from, ring.blob(index))
+      case Kind.Heartbeat:
+        return
+      case Kind.Leaving:
+        return this.onLeaving(from)
+      default: {
+        const region = this.regionOf(index, from)
+        region.onMessage(kind, ring.record(index, Word.page), from, word(0), word(1))
+      }
+    }
+  }
+
+  private regionOf(index: number, from: number): EngineRegion {
+    const id = this.ring.record(index, Word.region)
+    const region = this.regions[id]
+    if (region !== undefined) return region
+    throw new PagemeshError(
+      'ERR_PAGEMESH_PROTOCOL',
+      `rank ${from} sent message ${this.ring.record(index, Word.kind)} about region ${id}, ` +
+        'which does not exist',
+      { rank: from },
+    )
+  }
+
+  private onClosed(connection: number, rank: number, reason: number): void {
+    const why = CLOSE_REASONS[reason] ?? errnoText(reason)
+    this.joiner.closed(connection, why)
+    this.checkJoin()
+    if (rank < 0 || !this.members.isUp(rank)) return
+    if (this.members.isLeaving(rank) && this.isLeaving()) this.memberGone(rank)
+    else this.memberDown(rank, why)
+  }
+
+  // Members.
+
+  private makeJoiner(): Joiner {
+    const { data } = this
+    return new Joiner(
+      {
+        rank: data.rank,
+        size: data.size,
+        key: data.key,
+        listen: data.listen,
+        rendezvous: data.rendezvous,
+        nowMs: this.nowMs,
+        timeoutMs: data.joinTimeoutMs,
+      },
+      {
+        connect: (host, port) => this.addon.connect(this.session, host, port),
+        send: (connection, frame) => this.ring.sendBlobTo(connection, Kind.Cluster, frame),
+        close: (connection) => {
+          this.ring.flush()
+          this.addon.closeConnection(this.session, connection)
+        },
+        bind: (connection, rank) => {
+          this.connectionsByRank.set(rank, connection)
+          this.addon.bindRank(this.session, connection, rank)
+        },
+      },
+    )
+  }
+
+  private checkJoin(): void {
+    const { outcome } = this.joiner
+    if (this.joinAnswered || outcome.state === 'joining') return
+    this.joinAnswered = true
+    this.members.heardAll(this.nowMs)
+    if (outcome.state === 'joined') return this.answer(JOIN_ID, undefined)
+    this.ring.flush()
+    this.fail(JOIN_ID, outcome.error)
+    this.running = false
+  }
+
+  /** A member is gone without a word: nothing that needs all members can complete any more. */
+  private memberDown(rank: number, reason: string): void {
+    if (!this.members.isUp(rank)) return
+    this.members.markDown(rank, reason)
+    this.addon.setView(this.session, this.members.view)
+    const connection = this.connectionsByRank.get(rank)
+    if (connection !== undefined) this.addon.closeConnection(this.session, connection)
+    const error = this.members.errorFor(rank, 'what was asked of the mesh')
+    this.failure ??= error
+    this.sync.memberGone(rank)
+    this.opening.memberGone(rank)
+    for (const region of this.regions) region?.memberDown(rank)
+    this.failAll(error)
+    this.checkLeft()
+  }
+
+  /** A member that had said that it leaves has closed its connection, and so will this one. */
+  private memberGone(rank: number): void {
+    this.members.markGone(rank)
+    this.addon.setView(this.session, this.members.view)
+    for (const region of this.regions) region?.memberDown(rank)
+    this.checkLeft()
+  }
+
+  private failAll(error: PagemeshError): void {
+    this.sync.failAll(error)
+    this.opening.failAll(error)
+    for (const id of this.remoteAtomics.keys()) this.fail(id, error)
+    this.remoteAtomics.clear()
+    for (const id of [...this.operations]) this.fail(id, error)
+  }
+
+  private onLeaving(from: number): void {
+    this.members.markLeaving(from)
+    this.sync.memberGone(from)
+    this.opening.memberGone(from)
+    this.checkLeft()
+  }
+
+  private leave(id: number): void {
+    this.leaveId = id
+    this.members.markLeaving(this.rank)
+    this.sync.memberGone(this.rank)
+    for (const rank of this.members.others()) this.ring.send(rank, Kind.Leaving, 0, 0)
+    this.checkLeft()
+  }
+
+  /** Everybody keeps serving pages until the last has called leave. */
+  private checkLeft(): void {
+    if (this.leaveId === undefined || !this.members.allLeaving() || !this.running) return
+    this.running = false
+    this.joiner.close()
+    this.ring.flush()
+    this.answer(this.leaveId, undefined)
+  }
+
+  // Time.
+
+  private nextDeadlineMs(): number {
+    return Math.min(this.nextBeatMs, this.joiner.nextDeadlineMs())
+  }
+
+  private timeoutMs(): number {
+    return Math.max(0, Math.ceil(this.nextDeadlineMs() - this.nowMs))
+  }
+
+  private onTimer(): void {
+    this.joiner.tick(this.nowMs)
+    this.checkJoin()
+    if (this.nowMs < this.nextBeatMs) return
+    const lateMs = this.nowMs - this.nextBeatMs
+    this.nextBeatMs = this.nowMs + this.beatMs
+    if (this.joiner.outcome.state !== 'joined') return
+    for (const rank of this.members.others()) this.ring.send(rank, Kind.Heartbeat, 0, 0)
+    // A process that was stopped finds everyone silent: give them time to be heard again.
+    if (lateMs > this.beatMs) return this.members.heardAll(this.nowMs)
+    for (const rank of [...this.members.others()]) {
+      const silentMs = this.nowMs - this.members.silentSince(rank)
+      if (silentMs <= this.data.heartbeatTimeoutMs) continue
+      this.memberDown(rank, `nothing was heard of it for ${Math.round(silentMs)} ms`)
+    }
+  }
+
+  // Regions.
+
+  private mapRegion(info: RegionInfo): number {
+    if (this.regions[info.id] !== undefined) return constants.errno.EEXIST
+    const { placement } = info
+    const fixed = typeof placement === 'object'
+    if (fixed && placement.rank >= this.size) return constants.errno.EINVAL
+    const errno = this.addon.mapRegion(
+      this.session,
+      info.id,
+      info.pageBytes,
+      info.pageCount,
+      info.base,
+      fixed ? PlacementCode.fixed : PlacementCode[placement],
+      fixed ? placement.rank : 0,
+    )
+    if (errno === 0) this.regions[info.id] = new EngineRegion(this, info)
+    return errno
+  }
+
+  private unmapRegion(id: number): void {
+    this.ring.flush() // nothing queued may speak of it
+    this.regions[id] = undefined
+    this.addon.unmapRegion(this.session, id)
+  }
+
+  // Commands of the API.
+
+  private onCommands(): void {
+    for (;;) {
+      const received = receiveMessageOnPort(this.data.port)
+      if (received === undefined) return
+      this.onCommand((received as { message: Command }).message)
+    }
+  }
+
+  private onCommand(command: Command): void {
+    switch (command.op) {
+      case 'leave':
+        return this.leave(command.id)
+      case 'release':
+        if (this.failure === undefined) this.sync.release(command.key, command.request)
+        return
+      case 'cancel':
+        return this.sync.cancel(command.id)
+      case 'unpin':
+        this.pins.get(command.pin)?.release()
+        this.pins.delete(command.pin)
+        return
+      default:
+        if (this.failure !== undefined) return this.fail(command.id, this.failure)
+        return this.onQuestion(command)
+    }
+  }
+
+  private onQuestion(
+    command: Exclude<Command, { op: 'leave' | 'release' | 'cancel' | 'unpin' }>,
+  ): void {
+    switch (command.op) {
+      case 'region':
+        return this.opening.open(command.id, command.shape)
+      case 'barrier':
+        return this.sync.arrive(command.id, command.key, command.name)
+      case 'acquire': {
+        const { id, key, name, permits, mode } = command
+        return this.sync.acquire(id, key, name, permits, mode)
+      }
+      case 'atomic':
+        return this.onAtomic(command)
+      default:
+        return this.onRange(command)
+    }
+  }
+
+  private onRange(command: Extract<Command, { op: 'prefetch' | 'pin' | 'discard' }>): void {
+    const region = this.regions[command.region]
+    if (region === undefined) throw new Error(`no region ${command.region}`)
+    const { id, firstPage, pageCount, access } = command
+    this.operations.add(id)
+    const done = (error: PagemeshError | undefined): void => {
+      if (!this.operations.has(id)) return // failed meanwhile
+      if (error !== undefined) return this.fail(id, error)
+      this.ring.flush() // the pages are raised before the caller hears of it
+      this.answer(id, undefined)
+    }
+    if (command.op === 'prefetch') {
+      new Prefetch(region, firstPage, pageCount, access, done).start()
+    } else if (command.op === 'pin') {
+      const pin = new Pin(region, firstPage, pageCount, access, done)
+      this.pins.set(id, pin)
+      pin.start()
+    } else {
+      for (let page = firstPage; page < firstPage + pageCount; page++) region.discard(page)
+      done(undefined)
+    }
+  }
+
+  private onAtomic(command: Extract<Command, { op: 'atomic' }>): void {
+    const region = this.regions[command.region]
+    if (region === undefined) throw new Error(`no region ${command.region}`)
+    const { id, byteOffset, bits, operation, operand, expected } = command
+    const page = Math.floor(byteOffset / region.info.pageBytes)
+    const byteInPage = byteOffset % region.info.pageBytes
+    const home = region.homes.homeOf(page)
+    if (home === this.rank) {
+      const word = { page, byteInPage, bits, operation, operand, expected }
+      this.operations.add(id)
+      new HomeAtomic(this, region, word, (before, error) => {
+        if (!this.operations.has(id)) return
+        if (error !== undefined) this.fail(id, error)
+        else this.answer(id, before)
+      }).start()
+      return
+    }
+    this.remoteAtomics.set(id, { home, bits })
+    const [operandLow, operandHigh] = halves(operand)
+    const [expectedLow, expectedHigh] = halves(expected)
+    this.ring.send(
+      home,
+      Kind.AtomicRequest,
+      command.region,
+      page,
+      id,
+      byteInPage,
+      operation,
+      bits,
+      operandLow,
+      operandHigh,
+      expectedLow,
+      expectedHigh,
+    )
+  }
+
+  private onAtomicRequest(index: number, from: number, word: (offset: number) => number): void {
+    const region = this.regionOf(index, from)
+    const page = this.ring.record(index, Word.page)
+    const [request, byteInPage, operation, bits] = [word(0), word(1), word(2), word(3)]
+    const valid =
+      page < region.info.pageCount &&
+      region.homes.homeOf(page) === this.rank &&
+      (bits === 32 || bits === 64) &&
+      operation <= 3 &&
+      byteInPage % (bits / 8) === 0 &&
+      byteInPage < region.info.pageBytes
+    if (!valid) {
+      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', 'an operation on no word of this home')
+    }
+    const operand = whole(word(4), word(5))
+    const expected = whole(word(6), word(7))
+    const operationOnWord = { page, byteInPage, bits, operation, operand, expected }
+    new HomeAtomic(this, region, operationOnWord, (before, error) => {
+      const [low, high] = halves(before)
+      const lost = error === undefined ? 0 : 1
+      this.ring.send(
+        from,
+        Kind.AtomicReply,
+        region.info.id,
+        page,
+        request,
+        low,
+        high,
+        lost,
+        error?.rank ?? 0,
+      )
+    }).start()
+  }
+
+  private onAtomicReply(from: number, word: (offset: number) => number): void {
+    const id = word(0)
+    const pending = this.remoteAtomics.get(id)
+    if (pending?.home !== from) {
+      if (this.failure !== undefined) return // the question was failed already
+      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', 'an answer to an operation not asked for')
+    }
+    this.remoteAtomics.delete(id)
+    if (word(3) === 0) return this.answer(id, whole(word(1), word(2)))
+    const owner = word(4) % MAX_MEMBERS
+    this.fail(
+      id,
+      new PagemeshError(
+        'ERR_PAGEMESH_PAGE_LOST',
+        `the word's page is lost: its owner, rank ${owner}, is down (home: rank ${from})`,
+        { rank: owner },
+      ),
+    )
+  }
+}
+
+const WORD_MASK = 0xffffffffn
+
+function halves(value: bigint): [number, number] {
+  const bits = BigInt.asUintN(64, value)
+  return [Number(bits & WORD_MASK), Number(bits >> 32n)]
+}
+
+function whole(low: number, high: number): bigint {
+  return (BigInt(high) << 32n) | BigInt(low)
+}
+
+function errnoText(errno: number): string {
+  const found = Object.entries(constants.errno).find(([, value]) => value === errno)
+  return found?.[0] ?? `error ${errno}`
+}

@@ -1,0 +1,90 @@
+import { PagemeshError } from '../errors.js'
+
+type Standing = 'up' | 'leaving' | 'gone' | 'down'
+
+/**
+ * Who of the members is still there, as this member sees it. The view is numbered: it is 1 when
+ * all have joined, and one more for each member that went down or left for good.
+ */
+export class Members {
+  view = 1
+  private readonly standings: Standing[]
+  private readonly heardMs: number[]
+  private readonly reasons = new Map<number, string>()
+
+  constructor(
+    size: number,
+    private readonly rank: number,
+    nowMs: number,
+  ) {
+    this.standings = Array.from({ length: size }, () => 'up')
+    this.heardMs = Array.from({ length: size }, () => nowMs)
+  }
+
+  /** Its engine answers, though its program may have called leave. */
+  isUp(rank: number): boolean {
+    const standing = this.standings[rank]
+    return standing === 'up' || standing === 'leaving'
+  }
+
+  isLeaving(rank: number): boolean {
+    return this.standings[rank] === 'leaving'
+  }
+
+  /** The others whose engines answer. */
+  *others(): Generator<number> {
+    for (let rank = 0; rank < this.standings.length; rank++) {
+      if (rank !== this.rank && this.isUp(rank)) yield rank
+    }
+  }
+
+  /** Everybody, this member included, has said that it leaves, or is not there any more. */
+  allLeaving(): boolean {
+    return this.standings.every((standing) => standing !== 'up')
+  }
+
+  markLeaving(rank: number): void {
+    this.standings[rank] = 'leaving'
+  }
+
+  markGone(rank: number): void {
+    this.standings[rank] = 'gone'
+    this.view++
+  }
+
+  markDown(rank: number, reason: string): void {
+    this.standings[rank] = 'down'
+    this.reasons.set(rank, reason)
+    this.view++
+  }
+
+  heard(rank: number, nowMs: number): void {
+    this.heardMs[rank] = nowMs
+  }
+
+  /** This member itself was stopped for a while: that says nothing about the others. */
+  heardAll(nowMs: number): void {
+    this.heardMs.fill(nowMs)
+  }
+
+  silentSince(rank: number): number {
+    return this.heardMs[rank] ?? 0
+  }
+
+  /** The error for what needs a member that is not there any more. */
+  errorFor(rank: number, what: string): PagemeshError {
+    if (this.standings[rank] === 'down') {
+      const reason = this.reasons.get(rank) ?? 'its connection is closed'
+      return new PagemeshError(
+        'ERR_PAGEMESH_MEMBER_DOWN',
+        `${what} cannot complete: rank ${rank} is down (${reason})`,
+        { rank },
+      )
+    }
+    return new PagemeshError(
+      'ERR_PAGEMESH_MEMBER_LEFT',
+      `${what} cannot complete: rank ${rank} has left the mesh`,
+      { rank },
+    )
+  }
+}

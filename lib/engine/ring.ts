@@ -1,0 +1,186 @@
+import { RECORD_WORDS, Word } from '../protocol/messages.js'
+import type { Addon } from '../native/addon.js'
+
+/** Words of an event or an action: kind, three words, and a record. native/binding/session.h. */
+export const ENTRY_WORDS = 4 + RECORD_WORDS
+const RECORD = 4 // where the record begins in an entry
+
+export const EventKind = {
+  message: 1,
+  clusterFrame: 2,
+  opened: 3,
+  accepted: 4,
+  closed: 5,
+  fault: 6,
+  wake: 7,
+} as const
+
+const ActionKind = {
+  send: 1,
+  sendPage: 2,
+  sendBlob: 3,
+  sendBlobTo: 4,
+  protect: 5,
+  wake: 6,
+} as const
+
+const ProtectFlag = { wake: 1, invalidate: 2 } as const
+const PROT = { none: 0, read: 1, write: 3 } as const
+
+const EVENTS = 256
+const ACTIONS = 4096
+const BLOB_BYTES = 256 * 1024
+
+/**
+ * The typed arrays through which the engine and native code talk: actions out, events in. All
+ * allocated once.
+ */
+export class Ring {
+  private readonly actions = new Uint32Array(ACTIONS * ENTRY_WORDS)
+  private readonly blobsOut = new Uint8Array(BLOB_BYTES)
+  private readonly events = new Uint32Array(EVENTS * ENTRY_WORDS)
+  private readonly noEvents = new Uint32Array(0)
+  private readonly blobsIn = new Uint8Array(BLOB_BYTES)
+  private actionCount = 0
+  private blobsUsed = 0
+
+  constructor(
+    private readonly addon: Addon,
+    private readonly session: number,
+    /** The current view, which every record carries. */
+    private readonly view: () => number,
+  ) {}
+
+  /** Carries out what is queued, then waits. Returns the number of events, -1 once stopped. */
+  exchange(timeoutMs: number): number {
+    return this.call(this.events, timeoutMs)
+  }
+
+  /** Carries out what is queued, now. */
+  flush(): void {
+    if (this.actionCount > 0) this.call(this.noEvents, 0)
+  }
+
+  private call(events: Uint32Array, timeoutMs: number): number {
+    const { actions, actionCount, blobsOut, blobsIn } = this
+    this.actionCount = 0
+    this.blobsUsed = 0
+    return this.addon.exchange(
+      this.session,
+      actions,
+      actionCount,
+      blobsOut,
+      events,
+      blobsIn,
+      timeoutMs,
+    )
+  }
+
+  /** Word `word` (0 is the kind) of event `index`. */
+  event(index: number, word: number): number {
+    return this.events[index * ENTRY_WORDS + word] ?? 0
+  }
+
+  /** A word of the record of event `index`; see Word. */
+  record(index: number, word: number): number {
+    return this.events[index * ENTRY_WORDS + RECORD + word] ?? 0
+  }
+
+  /** The blob of event `index`: valid until the next exchange. */
+  blob(index: number): Uint8Array {
+    const start = this.event(index, 2)
+    return this.blobsIn.subarray(start, start + this.event(index, 3))
+  }
+
+  /** A control record; `words` are a, b, c … */
+  send(to: number, kind: number, region: number, page: number, ...words: number[]): void {
+    const at = this.begin(ActionKind.send, to, 0, 0)
+    this.writeRecord(at, 0, kind, region, page)
+    for (let i = 0; i < words.length; i++) this.actions[at + RECORD + Word.a + i] = words[i] ?? 0
+  }
+
+  /** The same for the two words of page messages, without an allocation. */
+  sendTwo(to: number, kind: number, region: number, page: number, a: number, b: number): void {
+    const at = this.begin(ActionKind.send, to, 0, 0)
+    this.writeRecord(at, 0, kind, region, page)
+    this.actions[at + RECORD + Word.a] = a
+    this.actions[at + RECORD + Word.b] = b
+  }
+
+  sendPage(
+    to: number,
+    kind: number,
+    region: number,
+    page: number,
+    pageBytes: number,
+    a: number,
+    b: number,
+  ): void {
+    const at = this.begin(ActionKind.sendPage, to, 0, 0)
+    this.writeRecord(at, pageBytes, kind, region, page)
+    this.actions[at + RECORD + Word.a] = a
+    this.actions[at + RECORD + Word.b] = b
+  }
+
+  /** A blob to a member. */
+  sendBlob(to: number, kind: number, blob: Uint8Array): void {
+    this.writeBlob(ActionKind.sendBlob, to, kind, blob)
+  }
+
+  /** A blob to a connection that belongs to no member yet. */
+  sendBlobTo(connection: number, kind: number, blob: Uint8Array): void {
+    this.writeBlob(ActionKind.sendBlobTo, connection, kind, blob)
+  }
+
+  protect(
+    region: number,
+    page: number,
+    pageCount: number,
+    access: 'none' | 'read' | 'write',
+    wake: boolean,
+    invalidated: boolean,
+  ): void {
+    const flags = (wake ? ProtectFlag.wake : 0) | (invalidated ? ProtectFlag.invalidate : 0)
+    const at = this.begin(ActionKind.protect, PROT[access], pageCount, flags)
+    this.writeRecord(at, 0, 0, region, page)
+  }
+
+  wake(region: number, page: number, pageCount: number): void {
+    const at = this.begin(ActionKind.wake, 0, pageCount, 0)
+    this.writeRecord(at, 0, 0, region, page)
+  }
+
+  private writeBlob(action: number, to: number, kind: number, blob: Uint8Array): void {
+    if (blob.length > BLOB_BYTES - this.blobsUsed) this.flush()
+    const at = this.begin(action, to, this.blobsUsed, blob.length)
+    this.blobsOut.set(blob, this.blobsUsed)
+    this.blobsUsed += blob.length
+    this.writeRecord(at, blob.length, kind, 0, 0)
+  }
+
+  private begin(kind: number, word0: number, word1: number, word2: number): number {
+    if (this.actionCount === ACTIONS) this.flush()
+    const at = this.actionCount++ * ENTRY_WORDS
+    this.actions.fill(0, at, at + ENTRY_WORDS)
+    this.actions[at] = kind
+    this.actions[at + 1] = word0
+    this.actions[at + 2] = word1
+    this.actions[at + 3] = word2
+    return at
+  }
+
+  private writeRecord(
+    at: number,
+    payloadBytes: number,
+    kind: number,
+    region: number,
+    page: number,
+  ): void {
+    const record = at + RECORD
+    this.actions[record + Word.payloadBytes] = payloadBytes
+    this.actions[record + Word.kind] = kind
+    this.actions[record + Word.view] = this.view()
+    this.actions[record + Word.region] = region
+    this.actions[record + Word.page] = page
+  }
+}

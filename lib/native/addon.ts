@@ -1,0 +1,171 @@
+import { createRequire } from 'node:module'
+import { PagemeshError } from '../errors.js'
+
+/** What `probe` finds out about this machine and process. */
+export interface Probe {
+  readonly pageBytes: number
+  /** userfaultfd for all faults, system calls included. */
+  readonly userfaultfd: boolean
+  /** userfaultfd for faults of user code only. */
+  readonly userfaultfdUserMode: boolean
+  /** Node-API can make a SharedArrayBuffer over foreign memory. */
+  readonly nodeApiSharedBuffers: boolean
+  /** How many changes of protection between neighbouring pages pagemesh allows itself. */
+  readonly mapBoundaryLimit: number
+  readonly mapBoundaries: number
+}
+
+/** The parts of a region that can be seen as a SharedArrayBuffer. */
+export const RegionPart = { application: 0, states: 1, directory: 2 } as const
+export type RegionPart = (typeof RegionPart)[keyof typeof RegionPart]
+
+/** What regionStats writes, in this order. */
+export const STAT_NAMES = [
+  'readFaults',
+  'writeFaults',
+  'localFaults',
+  'pagesReceived',
+  'pagesSent',
+  'bytesReceived',
+  'bytesSent',
+  'invalidations',
+  'pagesParked',
+  'waitNs',
+] as const
+
+/**
+ * The functions of native/addon.cc. Arguments are checked for kind and liveness there, and for
+ * meaning by the callers. Functions that make system calls throw an Error with `errno`.
+ */
+export interface Addon {
+  /**
+   * Starts this process's membership. EBUSY if it has one.
+   * @param mapLimit in place of vm.max_map_count; 0 for the kernel's
+   * @param lifelineFd the process ends when this descriptor closes; -1 for none
+   * @returns the session's number, which the engine's thread uses too
+   */
+  sessionCreate(rank: number, size: number, mapLimit: number, lifelineFd: number): number
+  /** After the engine has ended: regions become private memory, sockets close. */
+  sessionDestroy(session: number): void
+  /**
+   * Makes `exchange` return -1. With an exit code the process is about to end, and threads that
+   * still wait in a fault are not let go.
+   */
+  stop(session: number, exitCode?: number): void
+  /** Makes `exchange` report a wake event. Any thread. */
+  wake(session: number): void
+  setView(session: number, view: number): void
+  /**
+   * Carries out actions, then waits for events; engine thread only. No allocation.
+   * @returns how many events were written, or -1 once stopped
+   */
+  exchange(
+    session: number,
+    actions: Uint32Array,
+    actionCount: number,
+    blobsOut: Uint8Array,
+    events: Uint32Array,
+    blobsIn: Uint8Array,
+    timeoutMs: number,
+  ): number
+  /** @returns the port */
+  listen(session: number, host: string, port: number): number
+  /** @returns a connection number; an event tells when it is open, or why not */
+  connect(session: number, host: string, port: number): number
+  /** The other side of the connection is `rank`, proven. */
+  bindRank(session: number, connection: number, rank: number): boolean
+  closeConnection(session: number, connection: number): void
+  /** @returns 0 or errno; EEXIST if something stands at `base` */
+  mapRegion(
+    session: number,
+    region: number,
+    pageBytes: number,
+    pageCount: number,
+    base: bigint,
+    placement: number,
+    fixedHome: number,
+  ): number
+  unmapRegion(session: number, region: number): void
+  /** A SharedArrayBuffer (of `byteLength` bytes if given), or what the V8 addon makes one of. */
+  regionBuffer(
+    session: number,
+    region: number,
+    part: RegionPart,
+    byteLength?: number,
+  ): SharedArrayBuffer | BigUint64Array
+  regionStats(session: number, region: number, into: Float64Array): void
+  homeOf(session: number, region: number, page: number): number
+  /** Performs an operation on a word in the service mapping, and returns what was there. */
+  atomic(
+    session: number,
+    region: number,
+    page: number,
+    byteInPage: number,
+    bits: number,
+    operation: number,
+    operand: bigint,
+    expected: bigint,
+  ): bigint
+  /** How many threads wait in a fault for these pages. */
+  countWaiters(session: number, region: number, page: number, pageCount: number): number
+  /** Writes the message to stderr and ends the process at once, from any thread. */
+  die(message: string, exitCode: number): never
+  probe(): Probe
+  readonly constants: Readonly<Record<string, number>>
+}
+
+interface V8Addon {
+  wrap(parts: BigUint64Array): SharedArrayBuffer
+}
+
+const require = createRequire(import.meta.url)
+let addon: Addon | undefined
+
+/**
+ * Loads the native addon.
+ * @throws ERR_PAGEMESH_UNSUPPORTED_PLATFORM where there is none
+ */
+export function loadAddon(): Addon {
+  if (addon !== undefined) return addon
+  const { platform, arch } = process
+  if (platform !== 'linux' || (arch !== 'x64' && arch !== 'arm64')) {
+    throw new PagemeshError(
+      'ERR_PAGEMESH_UNSUPPORTED_PLATFORM',
+      `pagemesh runs on Linux on x86-64 and aarch64; this is ${platform} on ${arch}`,
+    )
+  }
+  addon = loadBinary('pagemesh') as Addon
+  return addon
+}
+
+function loadBinary(name: string): unknown {
+  try {
+    return require(`../../build/Release/${name}.node`)
+  } catch (cause) {
+    throw new PagemeshError(
+      'ERR_PAGEMESH_UNSUPPORTED_PLATFORM',
+      `the native addon '${name}' does not load; run 'npm rebuild pagemesh' with this Node.js ` +
+        `(${process.version}), or 'npm run build' in a checkout`,
+      { cause },
+    )
+  }
+}
+
+/** How large a SharedArrayBuffer this Node.js can make. */
+export function maxBufferBytes(): number {
+  // V8 13 has views of up to 2^53 bytes; Node.js 22 (V8 12.4) of 2^33 and more.
+  const major = Number(process.versions.node.split('.')[0])
+  return major >= 22 ? 2 ** 33 * (major >= 24 ? 2 ** 20 : 1) : 2 ** 32
+}
+
+/** A SharedArrayBuffer over a part of a region; it keeps the region mapped while it lives. */
+export function regionBuffer(
+  session: number,
+  region: number,
+  part: RegionPart,
+  byteLength?: number,
+): SharedArrayBuffer {
+  const made = loadAddon().regionBuffer(session, region, part, byteLength)
+  if (!(made instanceof BigUint64Array)) return made
+  return (loadBinary('pagemesh_v8') as V8Addon).wrap(made)
+}
