@@ -1,0 +1,77 @@
+import { constants as bufferConstants } from 'node:buffer'
+import { accessSync, constants, readdirSync, readFileSync } from 'node:fs'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { availableParallelism, endianness } from 'node:os'
+
+/** What the doctor's checks may ask of the machine, so that tests can be any machine. */
+export interface Machine {
+  readonly platform: string
+  readonly arch: string
+  readonly nodeVersion: string
+  /** The largest view that this Node.js can make. */
+  readonly maxViewBytes: number
+  readonly coreCount: number
+  /** Undefined if the file cannot be read. */
+  readText(path: string): string | undefined
+  /** Undefined if the file cannot be read. */
+  readBytes(path: string): Uint8Array | undefined
+  /** Names in a directory; empty if there is none. */
+  list(path: string): readonly string[]
+  /** Whether this process may open the file for reading and writing. */
+  isAccessible(path: string): boolean
+  /** Resolves if the native addon loads, rejects with the reason if it does not. */
+  loadAddon(): Promise<void>
+  /** Resolves if a byte goes through a TCP connection over loopback. */
+  tryLoopback(): Promise<void>
+}
+
+function orUndefined<T>(read: () => T): T | undefined {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
+}
+
+/** The machine that this process runs on. */
+export const realMachine: Machine = {
+  platform: process.platform,
+  arch: endianness() === 'LE' ? process.arch : `${process.arch} (big-endian)`,
+  nodeVersion: process.version,
+  maxViewBytes: bufferConstants.MAX_LENGTH,
+  coreCount: availableParallelism(),
+  readText: (path) => orUndefined(() => readFileSync(path, 'utf8')),
+  readBytes: (path) => orUndefined(() => readFileSync(path)),
+  list: (path) => orUndefined(() => readdirSync(path)) ?? [],
+  isAccessible: (path) =>
+    orUndefined(() => {
+      accessSync(path, constants.R_OK | constants.W_OK)
+      return true
+    }) ?? false,
+  loadAddon,
+  tryLoopback,
+}
+
+async function loadAddon(): Promise<void> {
+  const addon = await import('../native/addon.js')
+  addon.loadAddon()
+}
+
+const loopbackTimeoutMs = 2_000
+
+function tryLoopback(): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.on('error', reject).end('.'))
+    server.on('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+      client.setTimeout(loopbackTimeoutMs, () => client.destroy(new Error('timed out')))
+      client.once('data', () => resolve())
+      client.on('error', reject)
+      client.on('close', () => {
+        server.close()
+        reject(new Error('the connection closed without data'))
+      })
+    })
+  })
+}

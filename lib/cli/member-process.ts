@@ -1,0 +1,174 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { signalExitCode, type RunPlan } from './run-options.js'
+
+/** Where each member finds the pipe that closes when the launcher is gone. */
+const lifelineFd = 3
+
+/** How long a process group has to end after SIGTERM, before SIGKILL. */
+export const graceMs = 2_000
+
+const groupPollMs = 20
+
+/** How long a group that was sent SIGKILL may still be listed (as zombies nobody collects). */
+const killedGroupMs = 1_000
+
+/** What the launcher hands to the members besides the plan. */
+export interface MeshLaunch {
+  /** `file:<path>`: rank 0 publishes its address there. */
+  readonly rendezvous: string
+  /** Secret: only ever in the environment, which other users cannot read. */
+  readonly key: string
+}
+
+export interface MemberEvents {
+  /** The process is gone as far as the kernel is concerned. Comes in the order of the deaths. */
+  departed(member: MemberProcess): void
+  /** How it ended is known. Processes that end close together may come in any order. */
+  exited(member: MemberProcess): void
+  /** Nothing is left of its process group. */
+  cleared(member: MemberProcess): void
+}
+
+/** How a member ended badly, in words and as an exit code. */
+export interface Failure {
+  readonly description: string
+  readonly exitCode: number
+}
+
+export function memberEnvironment(
+  plan: RunPlan,
+  launch: MeshLaunch,
+  rank: number,
+  base: NodeJS.ProcessEnv = process.env,
+): NodeJS.ProcessEnv {
+  return {
+    ...base,
+    PAGEMESH_RANK: String(rank),
+    PAGEMESH_SIZE: String(plan.memberCount),
+    PAGEMESH_KEY: launch.key,
+    PAGEMESH_RENDEZVOUS: launch.rendezvous,
+    PAGEMESH_LIFELINE_FD: String(lifelineFd),
+    ...(plan.host === undefined ? {} : { PAGEMESH_HOST: plan.host }),
+    ...(plan.joinTimeoutMs === undefined
+      ? {}
+      : { PAGEMESH_JOIN_TIMEOUT_MS: String(plan.joinTimeoutMs) }),
+  }
+}
+
+/**
+ * One member's process. It leads a session and process group of its own, so that a Ctrl-C at the
+ * terminal reaches it once, through the launcher, and so that what it started can be ended with it.
+ */
+export class MemberProcess {
+  readonly rank: number
+  readonly #child: ChildProcess
+  readonly #events: MemberEvents
+  #departed = false
+  #exited = false
+  #cleared = false
+  #failure: Failure | undefined
+
+  /** @throws if the process cannot be started at all; later troubles come as a failure. */
+  constructor(plan: RunPlan, launch: MeshLaunch, rank: number, events: MemberEvents) {
+    this.rank = rank
+    this.#events = events
+    this.#child = spawn(process.execPath, [...plan.nodeArgs, plan.script, ...plan.scriptArgs], {
+      env: memberEnvironment(plan, launch, rank),
+      stdio: [rank === 0 ? 'inherit' : 'ignore', 'pipe', 'pipe', 'pipe'],
+      detached: true,
+    })
+    this.#watchLifeline()
+    this.#child.once('exit', (code, signal) => this.#onExit(failureOf(code, signal)))
+    this.#child.once('error', (error) => {
+      if (this.#child.pid !== undefined) return
+      this.#onExit({ description: `could not be started: ${error.message}`, exitCode: 1 })
+    })
+  }
+
+  /** Also the number of its process group; undefined if it could not be started. */
+  get pid(): number | undefined {
+    return this.#child.pid
+  }
+
+  get stdout(): Readable | null {
+    return this.#child.stdout ?? null // undefined if there were no descriptors left
+  }
+
+  get stderr(): Readable | null {
+    return this.#child.stderr ?? null
+  }
+
+  get hasExited(): boolean {
+    return this.#exited
+  }
+
+  get isCleared(): boolean {
+    return this.#cleared
+  }
+
+  /** Defined once the member has ended badly. */
+  get failure(): Failure | undefined {
+    return this.#failure
+  }
+
+  /** Sends to the whole process group. False if there is nobody left. */
+  signal(signal: NodeJS.Signals | 0): boolean {
+    if (this.#child.pid === undefined || this.#cleared) return false
+    try {
+      return process.kill(-this.#child.pid, signal)
+    } catch {
+      return false
+    }
+  }
+
+  #watchLifeline(): void {
+    const stdio = this.#child.stdio as ChildProcess['stdio'] | undefined
+    const lifeline = stdio?.[lifelineFd] as Readable | null | undefined
+    // The kernel closes a dying process's descriptors from the lowest up, so this end is seen
+    // before any other member can notice that a socket of the mesh has closed.
+    // Ends come in that order; closes of one turn of the event loop do not.
+    lifeline?.once('end', () => this.#onDeparted())
+    lifeline?.on('error', () => undefined)
+    lifeline?.resume()
+  }
+
+  #onDeparted(): void {
+    if (this.#departed) return
+    this.#departed = true
+    this.#events.departed(this)
+  }
+
+  #onExit(failure: Failure | undefined): void {
+    if (this.#exited) return
+    this.#exited = true
+    this.#failure = failure
+    this.#onDeparted()
+    this.#events.exited(this)
+    void this.#clearGroup()
+  }
+
+  /** Ends what the member started and left running. */
+  async #clearGroup(): Promise<void> {
+    if (this.signal('SIGTERM')) {
+      await this.#groupGone(graceMs)
+      if (this.signal('SIGKILL')) await this.#groupGone(killedGroupMs)
+    }
+    this.#cleared = true
+    this.#events.cleared(this)
+  }
+
+  async #groupGone(timeoutMs: number): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs
+    while (this.signal(0) && performance.now() < deadlineMs) await sleep(groupPollMs)
+  }
+}
+
+function failureOf(code: number | null, signal: NodeJS.Signals | null): Failure | undefined {
+  if (signal !== null) {
+    return { description: `was killed by ${signal}`, exitCode: signalExitCode(signal) }
+  }
+  if (code === null || code === 0) return undefined
+  return { description: `exited with code ${code}`, exitCode: code }
+}

@@ -1,0 +1,148 @@
+import { statSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { constants } from 'node:os'
+import path from 'node:path'
+import { lastValue, parseLeadingOptions, type OptionTable } from './arguments.js'
+import { typescriptSupport } from './node-version.js'
+import { UsageError } from './usage.js'
+
+/** The directory's sharers word has one bit for each member. */
+export const maxMembers = 32
+
+const maxTimeoutMs = 2 ** 31 - 1
+
+/** What `pagemesh run` was asked to do, checked. */
+export interface RunPlan {
+  readonly memberCount: number
+  readonly keepGoing: boolean
+  readonly prefix: boolean
+  /** The address to listen on; loopback unless given. */
+  readonly host: string | undefined
+  readonly joinTimeoutMs: number | undefined
+  /** Arguments for the runtime itself, before the script. */
+  readonly nodeArgs: readonly string[]
+  /** Absolute path. */
+  readonly script: string
+  readonly scriptArgs: readonly string[]
+}
+
+const table: OptionTable = {
+  members: { type: 'string', short: 'n' },
+  'keep-going': { type: 'boolean' },
+  'no-prefix': { type: 'boolean' },
+  host: { type: 'string' },
+  'join-timeout': { type: 'string' },
+  'node-arg': { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+}
+
+export const runHelp = `Usage: pagemesh run -n <members> [options] <script> [arguments…]
+
+Starts a mesh of <members> processes on this machine, each running <script>.
+What stands after <script> belongs to the script.
+
+Options:
+  -n, --members <count>   how many members to start, 1 to ${maxMembers} (required)
+      --keep-going        let the others go on when one member fails
+      --no-prefix         do not put the rank before each line of output
+      --host <address>    address the members listen on (default: loopback only)
+      --join-timeout <ms> how long join() waits for all members
+      --node-arg <arg>    argument for Node.js itself, such as
+                          --node-arg=--max-old-space-size=4096 (repeatable)
+  -h, --help              show this help
+      --version           show the version
+
+Standard input goes to rank 0. The exit code is that of the first member to fail,
+128 + the signal's number if a signal ended it, and 0 if all succeed.
+`
+
+/** Reads the arguments after `run`. `'help'` and `'version'` mean: show it, and do nothing else. */
+export function parseRunArguments(
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = process.env,
+  nodeVersion: string = process.version,
+): RunPlan | 'help' | 'version' {
+  const parsed = parseLeadingOptions(args, table)
+  if (parsed.values.has('help')) return 'help'
+  if (parsed.values.has('version')) return 'version'
+
+  const memberCount = parseMemberCount(lastValue(parsed, 'members'))
+  const host = lastValue(parsed, 'host')
+  if (host?.trim() === '') throw new UsageError('--host needs an address')
+  const joinTimeoutMs = parseTimeout(lastValue(parsed, 'join-timeout'))
+  const nodeArgs = parsed.values.get('node-arg') ?? []
+  if (nodeArgs.length > 0 && !nodeArgs[0].startsWith('-')) {
+    throw new UsageError(`--node-arg must be an option of Node.js, not '${nodeArgs[0]}'`)
+  }
+  const scriptName = parsed.rest.at(0)
+  if (scriptName === undefined) throw new UsageError('name the script to run')
+  const script = resolveScript(scriptName)
+  return {
+    memberCount,
+    keepGoing: parsed.values.has('keep-going'),
+    prefix: !parsed.values.has('no-prefix'),
+    host,
+    joinTimeoutMs,
+    nodeArgs: withTypescript(script, nodeArgs, environment, nodeVersion),
+    script: path.resolve(scriptName),
+    scriptArgs: parsed.rest.slice(1),
+  }
+}
+
+function parseMemberCount(text: string | undefined): number {
+  if (text === undefined)
+    throw new UsageError(`say how many members to start: -n 1 to ${maxMembers}`)
+  const count = Number(text)
+  if (!/^\d+$/.test(text) || count < 1 || count > maxMembers) {
+    throw new UsageError(`-n must be a whole number from 1 to ${maxMembers}, not '${text}'`)
+  }
+  return count
+}
+
+function parseTimeout(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const timeoutMs = Number(text)
+  if (!/^\d+$/.test(text) || timeoutMs < 1 || timeoutMs > maxTimeoutMs) {
+    throw new UsageError(`--join-timeout must be a whole number of milliseconds, not '${text}'`)
+  }
+  return timeoutMs
+}
+
+/** The file that Node.js would run, which may have an ending that the name leaves out. */
+function resolveScript(name: string): string {
+  const absolute = path.resolve(name)
+  if (statSync(absolute, { throwIfNoEntry: false })?.isFile() === true) return absolute
+  try {
+    return createRequire(import.meta.url).resolve(absolute)
+  } catch {
+    throw new UsageError(`cannot find the script '${name}'`)
+  }
+}
+
+/** Adds what this Node.js needs to run a TypeScript file, or says why it cannot. */
+function withTypescript(
+  script: string,
+  nodeArgs: readonly string[],
+  environment: NodeJS.ProcessEnv,
+  nodeVersion: string,
+): readonly string[] {
+  if (!/\.[mc]?ts$/.test(script)) return nodeArgs
+  const support = typescriptSupport(nodeVersion)
+  if (support === 'as-is') return nodeArgs
+  if (support === 'with-flag') return ['--experimental-strip-types', ...nodeArgs]
+  // A loader that the user brings may well know TypeScript.
+  const allArgs = [...nodeArgs, ...(environment.NODE_OPTIONS ?? '').split(' ')]
+  if (allArgs.some((arg) => /^(-r|--(import|require|loader|experimental-loader))(=|$)/.test(arg))) {
+    return nodeArgs
+  }
+  throw new UsageError(
+    `Node.js ${nodeVersion} cannot run TypeScript: compile ${path.basename(script)} first ` +
+      'and run the JavaScript, or use Node.js 22.18 or newer',
+  )
+}
+
+/** 128 + the number of the signal, as shells count. */
+export function signalExitCode(signal: NodeJS.Signals): number {
+  return 128 + constants.signals[signal]
+}

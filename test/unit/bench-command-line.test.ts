@@ -1,0 +1,35 @@
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+
+const main = fileURLToPath(new URL('../../bench/main.mjs', import.meta.url))
+
+function bench(...args: string[]) {
+  return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', timeout: 30_000 })
+}
+
+t.test('list names the benchmarks', (t) => {
+  const { status, stdout, stderr } = bench('list')
+  t.equal(status, 0)
+  t.match(stdout, /^fault +\S.*\nprogress +\S.*\n$/)
+  t.equal(stderr, '')
+  t.end()
+})
+
+const mistakes: [string[], RegExp][] = [
+  [['faults'], /^no benchmark is called 'faults'; there are fault, progress\nusage: /],
+  [['fault', 'nothing'], /^no benchmark is called 'nothing'/],
+  [['toString'], /^no benchmark is called 'toString'/],
+  [['fault', '--slow'], /^Unknown option '--slow'/],
+  [['fault', '--faults', '0'], /^--faults takes a whole number from 1 to 1000000, not '0'\n/],
+  [['fault', '--rounds', '1.5'], /^--rounds takes a whole number from 1 to 1000000, not '1.5'\n/],
+]
+for (const [args, message] of mistakes) {
+  t.test(`${args.join(' ')} is refused`, (t) => {
+    const { status, stdout, stderr } = bench(...args, '--json')
+    t.equal(status, 2)
+    t.equal(stdout, '')
+    t.match(stderr, message)
+    t.end()
+  })
+}
