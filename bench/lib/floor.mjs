@@ -1,0 +1,48 @@
+import { execFile } from 'node:child_process'
+import { access } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+const floorTimeoutMs = 60_000
+
+/**
+ * What a page fault over TCP is held against, in words.
+ * @param {import('./placement.mjs').Placement} placement
+ */
+export function describeSocketFloor({ words }) {
+  return `blocking socket round trip, 8 B out, 4096 B back, ${words}`
+}
+
+/**
+ * Runs one of the C programs of bench/floor, which setup compiles into build/bench.
+ * @param {string} name
+ * @param {string[]} args
+ * @returns {Promise<any>} the JSON object that it printed
+ */
+async function runFloor(name, args) {
+  const program = fileURLToPath(new URL(`../../build/bench/${name}`, import.meta.url))
+  try {
+    await access(program)
+  } catch (cause) {
+    throw new Error(`${program} is missing: run 'node scripts/setup.mjs' first`, { cause })
+  }
+  const { stdout } = await run(program, args, {
+    timeout: floorTimeoutMs,
+    maxBuffer: 256 * 2 ** 20,
+  })
+  return JSON.parse(stdout)
+}
+
+/**
+ * @param {number} iterations
+ * @param {import('./placement.mjs').Placement} placement
+ * @returns {Promise<number[]>} µs of each round trip
+ */
+export async function socketRoundTripsUs(iterations, { cpus }) {
+  const args = ['--iterations', String(iterations)]
+  args.push('--request-bytes', '8', '--reply-bytes', '4096', '--raw')
+  if (cpus !== undefined) args.push('--server-cpu', `${cpus[0]}`, '--client-cpu', `${cpus[1]}`)
+  const { samplesUs } = await runFloor('socket_roundtrip', args)
+  return samplesUs
+}

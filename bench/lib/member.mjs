@@ -1,0 +1,68 @@
+import { join } from '../../dist/index.js'
+
+/**
+ * What the benchmarks use of a region. `discard` is not part of the public API: it gives this
+ * member's read-only copies in the range back, so that the next touch is a fault on a page that is
+ * clean at its home.
+ * @typedef {object} Region
+ * @property {SharedArrayBuffer} buffer
+ * @property {(byteOffset: number, byteLength: number) => Promise<void>} discard
+ */
+
+/**
+ * @typedef {object} Mesh
+ * @property {number} rank
+ * @property {number} size
+ * @property {(name: string, options: object) => Promise<Region>} region
+ * @property {(name?: string) => Promise<void>} barrier
+ * @property {() => Promise<void>} leave
+ */
+
+/**
+ * What a member does when it is told to. `notify` reaches the benchmark before it resolves.
+ * @typedef {(args: any, notify: () => Promise<void>) => unknown} Order
+ */
+
+/**
+ * The life of a benchmark's member: join the mesh, carry out one order after the other, leave.
+ * @param {(mesh: Mesh, options: any) => Promise<Record<string, Order>>} open opens the regions and
+ *   says what each order does
+ */
+export function serve(open) {
+  /** @type {Mesh | undefined} */
+  let mesh
+  /** @type {Record<string, Order>} */
+  let orders = {
+    async open(options) {
+      mesh = /** @type {Mesh} */ (/** @type {unknown} */ (await join()))
+      orders = { ...orders, ...(await open(mesh, options)) }
+    },
+    async leave() {
+      await mesh?.leave()
+      // The reply goes out first; without the channel nothing keeps this process alive.
+      process.removeAllListeners('disconnect')
+      setImmediate(() => process.disconnect())
+    },
+  }
+  process.on('disconnect', () => process.exit(1))
+  process.on('message', async (/** @type {any} */ { id, order, args }) => {
+    try {
+      const notify = () => send({ id, kind: 'notice' })
+      await send({ id, kind: 'result', value: await orders[order](args, notify) })
+    } catch (error) {
+      await send({ id, kind: 'error', value: error instanceof Error ? error.stack : String(error) })
+    }
+  })
+}
+
+/**
+ * @param {object} message
+ * @returns {Promise<void>} once it has been written to the channel
+ */
+function send(message) {
+  return new Promise((resolve, reject) => {
+    process.send?.(message, (/** @type {Error | null} */ error) =>
+      error === null ? resolve() : reject(error),
+    )
+  })
+}

@@ -1,0 +1,119 @@
+import os from 'node:os'
+import { median, percentile, pool, spreadOfMedians } from './statistics.mjs'
+
+/**
+ * One figure of a benchmark, in the form that every benchmark keeps: these eight keys in this
+ * order, then whatever else the benchmark wants to say.
+ * @typedef {object} Line
+ * @property {string} name
+ * @property {number} medianUs
+ * @property {number} p99Us
+ * @property {string} floor what the figure is held against, measured in the same run
+ * @property {number} floorMedianUs
+ * @property {number} ratio medianUs / floorMedianUs
+ * @property {number | null} target the highest ratio that is good enough, if one is set
+ * @property {boolean | null} met null without a target
+ */
+
+/** @param {number} value */
+const round3 = (value) => Math.round(value * 1e3) / 1e3
+
+/**
+ * @param {object} figure
+ * @param {string} figure.name
+ * @param {ArrayLike<number>[]} figure.rounds our samples, µs, round by round
+ * @param {string} figure.floor
+ * @param {ArrayLike<number>[]} figure.floorRounds the floor's samples, µs, round by round
+ * @param {number | null} [figure.target]
+ * @param {Record<string, unknown>} [figure.extra]
+ * @returns {Line & Record<string, unknown>}
+ */
+export function makeLine({ name, rounds, floor, floorRounds, target = null, extra = {} }) {
+  const samples = pool(rounds)
+  const floorSamples = pool(floorRounds)
+  const medianUs = median(samples)
+  const floorMedianUs = median(floorSamples)
+  const ratio = round3(medianUs / floorMedianUs)
+  return {
+    name,
+    medianUs: round3(medianUs),
+    p99Us: round3(percentile(samples, 99)),
+    floor,
+    floorMedianUs: round3(floorMedianUs),
+    ratio,
+    target,
+    met: target === null ? null : ratio <= target,
+    floorP99Us: round3(percentile(floorSamples, 99)),
+    rounds: rounds.length,
+    samples: samples.length,
+    roundMediansUs: spreadOfMedians(rounds).map(round3),
+    floorRoundMediansUs: spreadOfMedians(floorRounds).map(round3),
+    ...extra,
+  }
+}
+
+/**
+ * @param {Line} line
+ * @returns {string} one line of JSON, without the line break
+ */
+export function toJson(line) {
+  return JSON.stringify(line)
+}
+
+/** @param {unknown} spread two medians, lowest and highest */
+function formatSpread(spread) {
+  return Array.isArray(spread) ? spread.map((us) => us.toFixed(1)).join('–') : ''
+}
+
+/** @param {boolean | null} met */
+function formatMet(met) {
+  return met === null ? '–' : met ? 'yes' : 'NO'
+}
+
+/** @type {{ title: string, align: 'left' | 'right', cell: (line: any) => string }[]} */
+const columns = [
+  { title: 'name', align: 'left', cell: (line) => line.name },
+  { title: 'median µs', align: 'right', cell: (line) => line.medianUs.toFixed(1) },
+  { title: 'by round', align: 'right', cell: (line) => formatSpread(line.roundMediansUs) },
+  { title: 'p99 µs', align: 'right', cell: (line) => line.p99Us.toFixed(1) },
+  { title: 'floor µs', align: 'right', cell: (line) => line.floorMedianUs.toFixed(1) },
+  { title: 'by round', align: 'right', cell: (line) => formatSpread(line.floorRoundMediansUs) },
+  { title: 'ratio', align: 'right', cell: (line) => line.ratio.toFixed(2) },
+  { title: 'target', align: 'right', cell: (line) => line.target?.toFixed(2) ?? '–' },
+  { title: 'met', align: 'right', cell: (line) => formatMet(line.met) },
+]
+
+/**
+ * @param {Line[]} lines
+ * @returns {string} a table for people, with the floors named below it
+ */
+export function formatTable(lines) {
+  const rows = [columns.map((column) => column.title)]
+  for (const line of lines) rows.push(columns.map((column) => column.cell(line)))
+  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index].length)))
+  const text = rows.map((row) =>
+    row
+      .map((cell, index) =>
+        columns[index].align === 'left' ? cell.padEnd(widths[index]) : cell.padStart(widths[index]),
+      )
+      .join('  ')
+      .trimEnd(),
+  )
+  text.splice(1, 0, widths.map((width) => '─'.repeat(width)).join('  '))
+  const remarks = lines.map((line) => `${line.name}: floor is ${line.floor}${formatNote(line)}`)
+  return [...text, '', ...remarks].join('\n')
+}
+
+/** @param {Line & { note?: unknown }} line */
+function formatNote(line) {
+  return typeof line.note === 'string' ? `; ${line.note}` : ''
+}
+
+/** The facts of the machine that figures depend on, as one line. */
+export function describeMachine() {
+  const cpus = os.cpus()
+  const load = os.loadavg()[0].toFixed(2)
+  const model = cpus[0]?.model.trim() ?? 'unknown processor'
+  const kernel = `${os.type()} ${os.release()}`
+  return `${cpus.length} cores (${model}), ${kernel}, Node ${process.version}, load ${load}`
+}

@@ -1,0 +1,109 @@
+// npm run bench -- NAME… [--json] [--faults N] [--rounds R]
+import { parseArgs } from 'node:util'
+import * as fault from './fault.mjs'
+import { startProgressBar } from './lib/progress-bar.mjs'
+import { describeMachine, formatTable, toJson } from './lib/report.mjs'
+import * as progress from './progress.mjs'
+
+/**
+ * @typedef {object} Bench
+ * @property {string} summary
+ * @property {(options: { rounds: number }) => number} countSteps
+ * @property {(options: { faults?: number, rounds: number }, step: () => void) =>
+ *   Promise<import('./lib/report.mjs').Line[]>} run
+ */
+
+/** @type {Record<string, Bench>} */
+const benches = { fault, progress }
+
+const defaultRounds = 5
+const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--rounds R]
+  NAME         ${Object.keys(benches).join(', ')}; all without a name; 'list' says what they measure
+  --json       one JSON object per figure and line on stdout, and nothing else
+  --faults N   faults in each batch
+  --rounds R   rounds, each of one batch of faults and one of the floor (default ${defaultRounds})`
+
+class UsageError extends Error {}
+
+/**
+ * @param {string} option
+ * @param {string | undefined} text
+ */
+function parseCount(option, text) {
+  if (text === undefined) return undefined
+  const count = Number(text)
+  if (!/^\d+$/.test(text) || count < 1 || count > 1e6) {
+    throw new UsageError(`--${option} takes a whole number from 1 to 1000000, not '${text}'`)
+  }
+  return count
+}
+
+/** @param {string[]} args */
+function parseCommandLine(args) {
+  let parsed
+  try {
+    parsed = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean', default: false },
+        faults: { type: 'string' },
+        rounds: { type: 'string' },
+        help: { type: 'boolean', default: false },
+      },
+    })
+  } catch (error) {
+    throw new UsageError(/** @type {Error} */ (error).message)
+  }
+  const { values, positionals } = parsed
+  const list = positionals.length === 1 && positionals[0] === 'list'
+  const names = positionals.length === 0 || list ? Object.keys(benches) : positionals
+  for (const name of names) {
+    if (!Object.hasOwn(benches, name)) {
+      const known = Object.keys(benches).join(', ')
+      throw new UsageError(`no benchmark is called '${name}'; there are ${known}`)
+    }
+  }
+  const faults = parseCount('faults', values.faults)
+  const rounds = parseCount('rounds', values.rounds) ?? defaultRounds
+  return { names, list, json: values.json, help: values.help, options: { faults, rounds } }
+}
+
+/**
+ * @param {string} name
+ * @param {{ faults?: number, rounds: number }} options
+ */
+async function runBench(name, options) {
+  const bar = startProgressBar(name, benches[name].countSteps(options))
+  try {
+    return await benches[name].run(options, bar.step)
+  } finally {
+    bar.stop()
+  }
+}
+
+async function main() {
+  const { names, list, json, help, options } = parseCommandLine(process.argv.slice(2))
+  if (help) return console.log(usage)
+  if (list) {
+    for (const name of names) console.log(`${name.padEnd(10)}${benches[name].summary}`)
+    return
+  }
+  if (!json) console.log(describeMachine())
+  for (const name of names) {
+    const lines = await runBench(name, options)
+    console.log(json ? lines.map(toJson).join('\n') : `\n${formatTable(lines)}`)
+  }
+}
+
+try {
+  await main()
+} catch (error) {
+  if (error instanceof UsageError) {
+    console.error(`${error.message}\n${usage}`)
+    process.exitCode = 2
+  } else {
+    console.error(error instanceof Error ? error.message : error)
+    process.exitCode = 1
+  }
+}

@@ -1,0 +1,66 @@
+// Member of the fault benchmark: rank 0 is the home of all pages, rank 1 faults on them.
+import { serve } from '../lib/member.mjs'
+import {
+  checkPages,
+  fillPages,
+  pageBytes,
+  shuffledPages,
+  timeNothing,
+  timeReads,
+  timeWrites,
+} from '../lib/pages.mjs'
+
+const turnTimeoutMs = 10_000
+
+serve(async (mesh, { pageCount }) => {
+  const byteLength = pageCount * pageBytes
+  const region = await mesh.region('fault', { byteLength, placement: { rank: 0 } })
+  const turnRegion = await mesh.region('turns', { byteLength: pageBytes, placement: { rank: 0 } })
+  const cells = new Uint32Array(region.buffer)
+  const turnCells = new Uint32Array(turnRegion.buffer)
+  let turnsTaken = 0
+
+  /** @param {{ seed: number, count: number }} args */
+  const pick = ({ seed, count }) => shuffledPages(pageCount, count, seed)
+  return {
+    fill: (args) => fillPages(cells, pick(args), args.stamp),
+    check: (args) => checkPages(cells, pick(args), args.stamps),
+    discard: () => region.discard(0, byteLength),
+    read: (args) => timeReads(cells, pick(args), args.stamp),
+    write: (args) => timeWrites(cells, pick(args), args.stamps),
+    takeTurns({ turns }) {
+      const firstTurn = turnsTaken
+      turnsTaken += turns
+      return takeTurns(turnCells, mesh.rank, { firstTurn, turns })
+    },
+    timeNothing,
+  }
+})
+
+/**
+ * Writes a word whenever it is this member's turn: waiting for it is a read fault, taking it an
+ * upgrade. A member spins only on its own copy of the page, until the other's write takes it away.
+ * @param {Uint32Array} cells
+ * @param {number} rank
+ * @param {{ firstTurn: number, turns: number }} args
+ * @returns {number[]} µs per turn: half the time between two writes of this member
+ */
+function takeTurns(cells, rank, { firstTurn, turns }) {
+  /** @type {number[]} */
+  const samplesUs = []
+  const deadline = performance.now() + turnTimeoutMs
+  let previous = 0
+  for (let turn = rank; turn < turns; turn += 2) {
+    let looks = 0
+    while (Atomics.load(cells, 0) !== firstTurn + turn) {
+      if ((++looks & 0xffff) === 0 && performance.now() > deadline) {
+        throw new Error(`turn ${turn} did not come: the page holds ${Atomics.load(cells, 0)}`)
+      }
+    }
+    Atomics.store(cells, 0, firstTurn + turn + 1)
+    const now = performance.now()
+    if (turn > rank) samplesUs.push(((now - previous) * 1e3) / 2)
+    previous = now
+  }
+  return samplesUs
+}
