@@ -9,6 +9,8 @@ export interface EngineContext {
   readonly rank: number
   readonly size: number
   readonly ring: Ring
+  /** The time of the events in hand, of performance.now(). */
+  readonly nowMs: number
   /** Answers a command of the API. */
   answer(id: number, value: unknown): void
   fail(id: number, error: PagemeshError): void

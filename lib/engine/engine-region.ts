@@ -10,6 +10,14 @@ import type { EngineContext } from './context.js'
 /** Exit code of a process that had a thread waiting for a page that is gone: EX_IOERR. */
 const LOST_PAGE_EXIT_CODE = 74
 
+/**
+ * How long a page that was granted to a waiting thread is kept from being taken away again before
+ * the thread has touched it. Without this, members that contend for a page can take it from each
+ * other for ever, with no thread getting a turn. Bounded, because an engine never depends on an
+ * application thread: one that is not scheduled for so long asks again.
+ */
+const RESUME_HOLD_MS = 4
+
 /** Something that waits for pages: told of each page that it asked for. */
 export interface PageWaiter {
   pageGranted(page: number): void
@@ -21,6 +29,8 @@ export class EngineRegion implements CoherenceSink {
   readonly homes: HomeMap
   readonly coherence: RegionCoherence
   private readonly waiters = new Map<number, PageWaiter[]>()
+  /** Pages held until a thread that was woken for them has touched them, and until when. */
+  private readonly resuming = new Map<number, number>()
   /** Granted or lost while a step ran; told to the waiters after it. */
   private grantedPages: number[] = []
   private lostPages: { page: number; error: PagemeshError }[] = []
@@ -134,12 +144,41 @@ export class EngineRegion implements CoherenceSink {
     this.context.ring.protect(region, page, 1, access, access !== 'none', invalidated)
   }
 
+  private holdForThreads(page: number): void {
+    const { addon, session, nowMs } = this.context
+    if (this.resuming.has(page)) return
+    if (addon.countWaiters(session, this.info.id, page, 1) === 0) return
+    this.coherence.hold(page)
+    this.resuming.set(page, nowMs + RESUME_HOLD_MS)
+  }
+
+  /**
+   * Lets go of pages whose threads have touched them. Returns when that must be looked at again:
+   * Infinity if nobody waits for one of these pages.
+   */
+  releaseResumed(): number {
+    if (this.resuming.size === 0) return Infinity
+    const { addon, session, nowMs } = this.context
+    let deadlineMs = Infinity
+    for (const [page, untilMs] of this.resuming) {
+      const resumed = addon.countWaiters(session, this.info.id, page, 1) === 0
+      if (resumed || nowMs >= untilMs) {
+        this.resuming.delete(page)
+        this.release(page)
+      } else if (this.coherence.isWanted(page)) {
+        deadlineMs = Math.min(deadlineMs, untilMs)
+      }
+    }
+    return deadlineMs
+  }
+
   wake(region: number, page: number): void {
     this.context.ring.wake(region, page, 1)
     if (this.waiters.size > 0) this.grantedPages.push(page)
   }
 
   granted(_region: number, page: number): void {
+    this.holdForThreads(page)
     if (this.waiters.size > 0) this.grantedPages.push(page)
   }
 

@@ -55,7 +55,9 @@ export class Engine implements EngineContext {
   private running = true
   private nextBeatMs: number
   private readonly beatMs: number
-  private nowMs: number
+  nowMs: number
+  /** When a page that waits for a thread to touch it is taken away all the same. */
+  private resumeDeadlineMs = Infinity
 
   constructor(data: EngineData) {
     this.data = data
@@ -84,10 +86,11 @@ export class Engine implements EngineContext {
     this.joiner.start()
     this.checkJoin()
     while (this.running) {
-      const count = this.ring.exchange(this.timeoutMs())
+      const count = this.ring.exchange(this.timeoutMs(), this.resumeDeadlineMs < Infinity)
       if (count < 0) return
       this.nowMs = performance.now()
       for (let i = 0; i < count; i++) this.onEvent(i)
+      this.releaseResumed()
       if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
     }
     this.ring.flush()
@@ -116,6 +119,14 @@ export class Engine implements EngineContext {
     this.data.port.postMessage(answer)
     Atomics.add(this.data.answered, 0, 1)
     Atomics.notify(this.data.answered, 0)
+  }
+
+  private releaseResumed(): void {
+    this.resumeDeadlineMs = Infinity
+    for (const region of this.regions) {
+      if (region === undefined) continue
+      this.resumeDeadlineMs = Math.min(this.resumeDeadlineMs, region.releaseResumed())
+    }
   }
 
   // Events.
@@ -307,7 +318,7 @@ export class Engine implements EngineContext {
   // Time.
 
   private nextDeadlineMs(): number {
-    return Math.min(this.nextBeatMs, this.joiner.nextDeadlineMs())
+    return Math.min(this.nextBeatMs, this.resumeDeadlineMs, this.joiner.nextDeadlineMs())
   }
 
   private timeoutMs(): number {

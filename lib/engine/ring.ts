@@ -13,6 +13,7 @@ export const EventKind = {
   closed: 5,
   fault: 6,
   wake: 7,
+  resumed: 8,
 } as const
 
 const ActionKind = {
@@ -52,16 +53,16 @@ export class Ring {
   ) {}
 
   /** Carries out what is queued, then waits. Returns the number of events, -1 once stopped. */
-  exchange(timeoutMs: number): number {
-    return this.call(this.events, timeoutMs)
+  exchange(timeoutMs: number, watchResumes: boolean): number {
+    return this.call(this.events, timeoutMs, watchResumes)
   }
 
   /** Carries out what is queued, now. */
   flush(): void {
-    if (this.actionCount > 0) this.call(this.noEvents, 0)
+    if (this.actionCount > 0) this.call(this.noEvents, 0, false)
   }
 
-  private call(events: Uint32Array, timeoutMs: number): number {
+  private call(events: Uint32Array, timeoutMs: number, watchResumes: boolean): number {
     const { actions, actionCount, blobsOut, blobsIn } = this
     this.actionCount = 0
     this.blobsUsed = 0
@@ -73,6 +74,7 @@ export class Ring {
       events,
       blobsIn,
       timeoutMs,
+      watchResumes,
     )
   }
 

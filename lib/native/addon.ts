@@ -67,6 +67,8 @@ export interface Addon {
     events: Uint32Array,
     blobsIn: Uint8Array,
     timeoutMs: number,
+    /** Report threads that come back from a fault. */
+    watchResumes: boolean,
   ): number
   /** @returns the port */
   listen(session: number, host: string, port: number): number
@@ -106,7 +108,7 @@ export interface Addon {
     operand: bigint,
     expected: bigint,
   ): bigint
-  /** How many threads wait in a fault for these pages. */
+  /** How many threads are in a fault for these pages and have not touched them again yet. */
   countWaiters(session: number, region: number, page: number, pageCount: number): number
   /** Writes the message to stderr and ends the process at once, from any thread. */
   die(message: string, exitCode: number): never

@@ -100,6 +100,11 @@ export class RegionCoherence {
     else this.pages.step(page, PageEvent.discard, this.rank, NOBODY)
   }
 
+  /** Somebody waits for a page that is held here. */
+  isWanted(page: number): boolean {
+    return this.pages.isDeferred(page) || this.directory.hasQueue(page)
+  }
+
   hold(page: number): void {
     this.pages.hold(page)
   }

@@ -265,6 +265,10 @@ export class Directory {
     this.queues.delete(page)
   }
 
+  hasQueue(page: number): boolean {
+    return this.queues.has(page)
+  }
+
   /** The home gives back its own access; the frame stays good. False if it cannot now. */
   discardHere(page: number): boolean {
     const state = this.control(page) & 0xff

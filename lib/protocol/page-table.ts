@@ -375,6 +375,11 @@ export class PageTable {
     return true
   }
 
+  /** A step that lowers the page waits for its release. */
+  isDeferred(page: number): boolean {
+    return this.deferred.has(page)
+  }
+
   isHeld(page: number): boolean {
     return (this.byte(page) & PAGE_HELD) !== 0
   }

@@ -69,6 +69,7 @@ Napi::Object Constants(Napi::Env env) {
   set("eventClosed", kEventClosed);
   set("eventFault", kEventFault);
   set("eventWake", kEventWake);
+  set("eventResumed", kEventResumed);
   set("actionSend", kActionSend);
   set("actionSendPage", kActionSendPage);
   set("actionSendBlob", kActionSendBlob);

@@ -48,7 +48,7 @@ Napi::Value SetView(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// exchange(session, actions, actionCount, blobsOut, events, blobsIn, timeoutMs)
+// exchange(session, actions, actionCount, blobsOut, events, blobsIn, timeoutMs, watchResumes)
 Napi::Value Exchange(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
@@ -68,7 +68,7 @@ Napi::Value Exchange(const Napi::CallbackInfo& info) {
       reinterpret_cast<const Entry*>(actions.Data()), action_count, blobs_out.Data(),
       blobs_out.ByteLength(), reinterpret_cast<Entry*>(events.Data()),
       static_cast<uint32_t>(events.ByteLength() / sizeof(Entry)), blobs_in.Data(),
-      blobs_in.ByteLength(), Int32Argument(info, 6));
+      blobs_in.ByteLength(), Int32Argument(info, 6), info[7].ToBoolean());
   return Napi::Number::New(info.Env(), count);
 }
 

@@ -169,13 +169,16 @@ SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_s
 
 int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
                       size_t blobs_out_bytes, Entry* events, uint32_t event_capacity,
-                      uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms) {
+                      uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms,
+                      bool watch_resumes) {
   events_ = events;
   event_count_ = 0;
   event_capacity_ = event_capacity;
   blobs_in_ = blobs_in;
   blobs_in_bytes_ = blobs_in_bytes;
   blobs_in_used_ = 0;
+  watch_resumes_ = watch_resumes;
+  WatchResumes(watch_resumes);
   Perform(actions, action_count, blobs_out, blobs_out_bytes);
   transport_->Flush();
   for (bool waited = false; event_count_ == 0; waited = true) {
@@ -194,6 +197,7 @@ void Session::Poll(int timeout_ms) {
   sleeping_.store(true);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   DrainFaults();  // what was pushed before sleeping_ could be seen
+  ReportResumes();
   const bool busy = event_count_ > 0 || refused || woken_.load() || stopped_.load();
   epoll_event ready[kMaxReady];
   const int count = epoll_wait(epoll_.get(), ready, kMaxReady, busy ? 0 : timeout_ms);
@@ -212,6 +216,7 @@ void Session::Poll(int timeout_ms) {
   }
   DrainConnectionEvents();
   DrainFaults();
+  ReportResumes();
   if (woken_.exchange(false)) {
     Entry event = {};
     event.kind = kEventWake;
@@ -223,6 +228,14 @@ bool Session::Push(const Entry& event) {
   if (event_count_ == event_capacity_) return false;
   events_[event_count_++] = event;
   return true;
+}
+
+void Session::ReportResumes() {
+  const uint32_t now = ResumeCount();
+  if (!watch_resumes_ || now == resumes_seen_) return;
+  Entry event = {};
+  event.kind = kEventResumed;
+  if (Push(event)) resumes_seen_ = now;
 }
 
 void Session::DrainFaults() {

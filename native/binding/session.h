@@ -30,8 +30,9 @@ enum EventKind : uint32_t {
   kEventOpened = 3,        // connection words[0], which we asked for
   kEventAccepted = 4,      // connection words[0], which somebody else asked for
   kEventClosed = 5,        // connection words[0]; rank + 1 in words[1]; reason in words[2]
-  kEventFault = 6,  // record.region, record.page; Access in words[0]; unsent state in words[1]
-  kEventWake = 7,   // somebody called Wake
+  kEventFault = 6,    // record.region, record.page; Access in words[0]; unsent state in words[1]
+  kEventWake = 7,     // somebody called Wake
+  kEventResumed = 8,  // a thread came back from a fault, and watch_resumes was asked for
 };
 
 enum ActionKind : uint32_t {
@@ -69,10 +70,11 @@ class Session final : public FaultSink, public TransportClient {
 
   // Carries out `action_count` actions, then waits for events, at most `timeout_ms` (-1: no limit).
   // Returns how many events were written, or -1 once Stop was called. Engine thread only. The blob
-  // areas hold the payloads of blob records.
+  // areas hold the payloads of blob records. With `watch_resumes`, a thread that comes back from a
+  // fault is an event.
   int Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
                size_t blobs_out_bytes, Entry* events, uint32_t event_capacity, uint8_t* blobs_in,
-               size_t blobs_in_bytes, int timeout_ms);
+               size_t blobs_in_bytes, int timeout_ms, bool watch_resumes);
 
   // Any thread.
   void Wake();
@@ -104,6 +106,7 @@ class Session final : public FaultSink, public TransportClient {
   uint32_t PerformProtect(const Entry* actions, uint32_t at, uint32_t count);
   void PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes);
   bool Push(const Entry& event);
+  void ReportResumes();
   void DrainFaults();
   void DrainConnectionEvents();
   void Poll(int timeout_ms);
@@ -123,6 +126,8 @@ class Session final : public FaultSink, public TransportClient {
   std::atomic<Region*> regions_[kMaxRegionId + 1] = {};
 
   std::deque<Entry> connection_events_;  // never refused, unlike records
+  bool watch_resumes_ = false;
+  uint32_t resumes_seen_ = 0;  // ResumeCount at the last kEventResumed
   // Where this Exchange writes. Engine thread only.
   Entry* events_ = nullptr;
   uint32_t event_count_ = 0, event_capacity_ = 0;

@@ -41,6 +41,8 @@ std::atomic<uint32_t> queue_tail{0};  // producers
 uint32_t queue_head = 0;              // engine thread only
 
 std::atomic<FaultSink*> fault_sink{nullptr};
+std::atomic<uint32_t> resume_count{0};
+std::atomic<bool> watching_resumes{false};
 
 // A cell's sequence starts at its index; static storage starts at 0, so numbers are stored less it.
 uint32_t SequenceOf(uint32_t index) {
@@ -85,6 +87,10 @@ void ReleaseWaiter(Waiter* waiter) {
   waiter->region.store(nullptr);
   waiting.fetch_sub(1);
   waiter->word.store(Waiter::kFree);
+  resume_count.fetch_add(1);
+  if (!watching_resumes.load()) return;
+  FaultSink* sink = fault_sink.load();
+  if (sink != nullptr) sink->WakeEngine();
 }
 
 uint64_t NowNs() {
@@ -137,12 +143,13 @@ void WaitForGrant(Region* region, uint32_t page, Access access) {
   region->stats().wait_ns.fetch_add(NowNs() - start_ns, std::memory_order_relaxed);
 }
 
+// Threads that wait, and threads that were woken but have not touched the page again yet.
 template <typename Visit>
 void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit visit) {
   if (waiting.load() == 0) return;
   const uint32_t limit = waiter_limit.load();
   for (uint32_t i = 0; i < limit; i++) {
-    if (waiters[i].word.load() != Waiter::kWaiting) continue;
+    if (waiters[i].word.load() < Waiter::kWaiting) continue;
     const Region* theirs = waiters[i].region.load();
     const bool same = theirs == region && waiters[i].page.load() - first < count;
     if (theirs != nullptr && (region == nullptr || same)) visit(&waiters[i]);
@@ -150,6 +157,9 @@ void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit v
 }
 
 }  // namespace
+
+uint32_t ResumeCount() { return resume_count.load(); }
+void WatchResumes(bool watch) { watching_resumes.store(watch); }
 
 void SetFaultSink(FaultSink* sink) { fault_sink.store(sink); }
 

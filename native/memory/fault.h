@@ -47,7 +47,13 @@ bool PopFault(FaultEvent* event);
 // Lets the threads that wait for one of these pages look at its state again. Any thread.
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count);
 
-// How many threads wait for a page of the region (or, with nullptr, of any).
+// How many threads have come back from waiting in a fault so far: it changes when one does.
+uint32_t ResumeCount();
+// While set, a thread that comes back wakes the engine. Engine thread.
+void WatchResumes(bool watch);
+
+// How many threads are in a fault for one of these pages, from before they ask until they touch
+// the page again; with nullptr, for any page.
 int CountWaiters(const Region* region, uint32_t first, uint32_t count);
 
 // Serves one fault; returns when the touch may be tried again, or false if the address is in no
