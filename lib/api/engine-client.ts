@@ -26,7 +26,10 @@ export class EngineClient {
   ) {
     port.on('message', (answer: Answer) => this.settle(answer))
     worker.on('error', (error) => this.close(engineGone(error)))
-    worker.on('exit', () => this.close(engineGone(undefined)))
+    worker.on('exit', () => {
+      this.settleAll() // its last answers may still be on their way
+      this.close(engineGone(undefined))
+    })
     port.unref()
     worker.unref()
   }
@@ -96,6 +99,14 @@ export class EngineClient {
     for (const { reject } of this.pending.values()) reject(this.closed)
     this.pending.clear()
     this.port.close()
+  }
+
+  private settleAll(): void {
+    for (;;) {
+      const received = receiveMessageOnPort(this.port)
+      if (received === undefined) return
+      this.settle((received as { message: Answer }).message)
+    }
   }
 
   private newId(): number {
