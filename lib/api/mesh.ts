@@ -16,7 +16,10 @@ export interface RegionOptions {
    * that member all of them. 'block' if left out.
    */
   placement?: Placement
-  /** The coherence unit: a power of two from 4,096 to 1,048,576. 4,096 if left out. */
+  /**
+   * The coherence unit: a power of two from 4,096 (or the kernel's page, where that is larger) to
+   * 1,048,576. The least if left out.
+   */
   pageBytes?: number
 }
 
@@ -151,9 +154,10 @@ export class Mesh implements AsyncDisposable {
     placement: Placement
   } {
     const given = checkOptions<Partial<RegionOptions>>('a region', options)
-    const { byteLength, placement = 'block', pageBytes = MIN_PAGE_BYTES } = given
+    const leastPageBytes = Math.max(MIN_PAGE_BYTES, this.addon.probe().pageBytes)
+    const { byteLength, placement = 'block', pageBytes = leastPageBytes } = given
     checkInteger('byteLength', byteLength, 1, MAX_REGION_BYTES)
-    checkInteger('pageBytes', pageBytes, MIN_PAGE_BYTES, MAX_PAGE_BYTES)
+    checkInteger('pageBytes', pageBytes, leastPageBytes, MAX_PAGE_BYTES)
     if ((pageBytes & (pageBytes - 1)) !== 0) {
       throw invalid(`pageBytes must be a power of two, not ${pageBytes}`)
     }

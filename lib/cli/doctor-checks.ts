@@ -167,7 +167,21 @@ export function checkMaxMapCount(machine: Machine): Outcome {
   }
 }
 
-export function checkUserfaultfd(machine: Machine): Outcome {
+export async function checkUserfaultfd(machine: Machine): Promise<Outcome> {
+  // Files and capabilities say what should be; a container's seccomp filter may see it otherwise.
+  const tried = await machine.tryUserfaultfd()
+  if (tried === 'all') return { status: 'ok', value: 'permitted (tried)' }
+  if (tried !== undefined && checkUserfaultfdFiles(machine).status === 'ok') {
+    return {
+      status: 'note',
+      value: tried === 'user-mode' ? 'for faults of user code only (tried)' : 'refused (tried)',
+      advice: withoutUserfaultfd,
+    }
+  }
+  return checkUserfaultfdFiles(machine)
+}
+
+function checkUserfaultfdFiles(machine: Machine): Outcome {
   const unprivileged = readNumber(machine, '/proc/sys/vm/unprivileged_userfaultfd')
   const hasDevice = machine.isAccessible('/dev/userfaultfd')
   if (unprivileged === undefined && !hasDevice) {

@@ -21,6 +21,8 @@ export interface Machine {
   isAccessible(path: string): boolean
   /** Resolves if the native addon loads, rejects with the reason if it does not. */
   loadAddon(): Promise<void>
+  /** Whether userfaultfd can be opened: for all faults, for those of user code, or not. */
+  tryUserfaultfd(): Promise<'all' | 'user-mode' | 'no' | undefined>
   /** Resolves if a byte goes through a TCP connection over loopback. */
   tryLoopback(): Promise<void>
 }
@@ -49,12 +51,24 @@ export const realMachine: Machine = {
       return true
     }) ?? false,
   loadAddon,
+  tryUserfaultfd,
   tryLoopback,
 }
 
 async function loadAddon(): Promise<void> {
   const addon = await import('../native/addon.js')
   addon.loadAddon()
+}
+
+async function tryUserfaultfd(): Promise<'all' | 'user-mode' | 'no' | undefined> {
+  const addon = await import('../native/addon.js')
+  try {
+    const probe = addon.loadAddon().probe()
+    if (probe.userfaultfd) return 'all'
+    return probe.userfaultfdUserMode ? 'user-mode' : 'no'
+  } catch {
+    return undefined // the addon has a check of its own
+  }
 }
 
 const loopbackTimeoutMs = 2_000

@@ -1,3 +1,4 @@
+import { constants as bufferConstants } from 'node:buffer'
 import { createRequire } from 'node:module'
 import { PagemeshError } from '../errors.js'
 
@@ -155,9 +156,7 @@ function loadBinary(name: string): unknown {
 
 /** How large a SharedArrayBuffer this Node.js can make. */
 export function maxBufferBytes(): number {
-  // V8 13 has views of up to 2^53 bytes; Node.js 22 (V8 12.4) of 2^33 and more.
-  const major = Number(process.versions.node.split('.')[0])
-  return major >= 22 ? 2 ** 33 * (major >= 24 ? 2 ** 20 : 1) : 2 ** 32
+  return bufferConstants.MAX_LENGTH // of a view, which is what limits its use
 }
 
 /** A SharedArrayBuffer over a part of a region; it keeps the region mapped while it lives. */

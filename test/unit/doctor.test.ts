@@ -55,6 +55,7 @@ function machine(difference: Difference = {}): Machine {
     list: (path) => directories[path] ?? [],
     isAccessible: (path) => accessible.includes(path),
     loadAddon: async () => undefined,
+    tryUserfaultfd: async () => undefined,
     tryLoopback: async () => undefined,
     ...rest,
   }
@@ -226,6 +227,21 @@ const cases: Case[] = [
     status: 'note',
     value: /not permitted/,
     advice: /region.pin\(\)[^]*sysctl -w vm.unprivileged_userfaultfd=1/,
+  },
+  {
+    check: 'userfaultfd',
+    on: 'a container that refuses it',
+    difference: { tryUserfaultfd: async () => 'no' as const },
+    status: 'note',
+    value: /refused/,
+    advice: /region.pin/,
+  },
+  {
+    check: 'userfaultfd',
+    on: 'a machine on which it was tried',
+    difference: { accessible: [], tryUserfaultfd: async () => 'all' as const },
+    status: 'ok',
+    value: /tried/,
   },
   {
     check: 'userfaultfd',

@@ -1,0 +1,323 @@
+import t, { type Test } from 'tap'
+import {
+  type Addon,
+  loadAddon,
+  RegionPart,
+  regionBuffer,
+  STAT_NAMES,
+} from '../../dist/native/addon.js'
+import { ENTRY_WORDS, EventKind } from '../../dist/engine/ring.js'
+import { Kind, Word } from '../../dist/protocol/messages.js'
+import { PageState } from '../../dist/protocol/page-table.js'
+import { PlacementCode } from '../../dist/protocol/placement.js'
+import { Child } from './fixtures/children.js'
+
+/** Stops compiling when lib/native/addon.ts declares something else. */
+const declared: Record<keyof Addon, 'function' | 'object'> = {
+  sessionCreate: 'function',
+  sessionDestroy: 'function',
+  stop: 'function',
+  wake: 'function',
+  setView: 'function',
+  exchange: 'function',
+  listen: 'function',
+  connect: 'function',
+  bindRank: 'function',
+  closeConnection: 'function',
+  mapRegion: 'function',
+  unmapRegion: 'function',
+  regionBuffer: 'function',
+  regionStats: 'function',
+  homeOf: 'function',
+  atomic: 'function',
+  countWaiters: 'function',
+  die: 'function',
+  probe: 'function',
+  constants: 'object',
+}
+
+const real = loadAddon()
+/** What the tests of this file have called or read. */
+const used = new Set<string>()
+const addon = new Proxy(real, {
+  get(target, name) {
+    used.add(String(name))
+    return Reflect.get(target, name)
+  },
+})
+
+const pageBytes = 4096
+const base = 0x4f00_0000_0000n
+const record = 4 // where the record begins in an entry
+const action = {
+  send: addon.constants['actionSend']!,
+  sendBlobTo: addon.constants['actionSendBlobTo']!,
+  protect: addon.constants['actionProtect']!,
+  wake: addon.constants['actionWake']!,
+}
+
+function createSession(t: Test, rank = 0, size = 1): number {
+  const session = addon.sessionCreate(rank, size, 0, -1)
+  t.teardown(() => {
+    try {
+      addon.sessionDestroy(session)
+    } catch {
+      // the test has destroyed it
+    }
+  })
+  return session
+}
+
+/** The engine's side of `exchange`, by hand. */
+class Exchange {
+  readonly events = new Uint32Array(64 * ENTRY_WORDS)
+  readonly blobsIn = new Uint8Array(1 << 16)
+  constructor(readonly session: number) {}
+
+  run(actions: number[][] = [], blobs = new Uint8Array(0), timeoutMs = 0, resumes = false): number {
+    const words = new Uint32Array(actions.length * ENTRY_WORDS)
+    for (const [index, entry] of actions.entries()) words.set(entry, index * ENTRY_WORDS)
+    const { session, events, blobsIn } = this
+    return addon.exchange(
+      session,
+      words,
+      actions.length,
+      blobs,
+      events,
+      blobsIn,
+      timeoutMs,
+      resumes,
+    )
+  }
+
+  /** Runs until events of these kinds have come, and gives them in the order of `kinds`. */
+  collect(kinds: number[], actions: number[][] = [], blobs?: Uint8Array): Uint32Array[] {
+    const found = new Map<number, Uint32Array>()
+    let pending = actions
+    for (let round = 0; round < 100 && kinds.some((kind) => !found.has(kind)); round++) {
+      const count = this.run(pending, blobs, 100)
+      pending = []
+      for (let i = 0; i < count; i++) {
+        const entry = this.events.slice(i * ENTRY_WORDS, (i + 1) * ENTRY_WORDS)
+        found.set(entry[0]!, entry)
+      }
+    }
+    return kinds.map((kind) => found.get(kind) ?? new Uint32Array(ENTRY_WORDS))
+  }
+}
+
+t.test('a process has one session, and gets a new number each time', async (t) => {
+  const session = createSession(t)
+  t.throws(() => addon.sessionCreate(0, 1, 0, -1), { errno: 16, syscall: 'sessionCreate' })
+  addon.sessionDestroy(session)
+  const next = createSession(t)
+  t.not(next, session)
+  t.throws(() => addon.setView(session, 2), /no such session/)
+  t.equal(addon.setView(next, 2), undefined)
+})
+
+t.test('ranks and sizes that cannot be', async (t) => {
+  for (const [rank, size] of [
+    [0, 0],
+    [1, 1],
+    [-1, 2],
+    [0, 33],
+    [0, -1],
+  ] as const) {
+    t.throws(() => addon.sessionCreate(rank, size, 0, -1), { errno: 22 }, `${rank} of ${size}`)
+  }
+})
+
+t.test('wake is an event, and stop ends the exchange', async (t) => {
+  const exchange = new Exchange(createSession(t))
+  t.equal(exchange.run(), 0, 'nothing yet')
+  addon.wake(exchange.session)
+  addon.wake(exchange.session)
+  t.equal(exchange.run([], undefined, 10_000), 1, 'two calls, one event')
+  t.equal(exchange.events[0], EventKind.wake)
+  t.equal(exchange.run(), 0)
+  addon.stop(exchange.session)
+  t.equal(exchange.run([], undefined, -1), -1)
+})
+
+t.test('stop and wake of a session that is gone do nothing', async (t) => {
+  const session = createSession(t)
+  addon.sessionDestroy(session)
+  for (const dead of [session, 0, 2 ** 32 - 1]) {
+    t.equal(addon.wake(dead), undefined)
+    t.equal(addon.stop(dead), undefined)
+  }
+})
+
+t.test('connections: opened, accepted, a frame across, bound, closed', async (t) => {
+  const session = createSession(t, 0, 2)
+  const exchange = new Exchange(session)
+  const port = addon.listen(session, '127.0.0.1', 0)
+  t.ok(port > 0 && port < 65536)
+  const ours = addon.connect(session, '127.0.0.1', port)
+  const [opened, accepted] = exchange.collect([EventKind.opened, EventKind.accepted])
+  t.equal(opened![1], ours)
+  const theirs = accepted![1]!
+  t.not(theirs, ours)
+
+  const blob = new TextEncoder().encode('a frame')
+  const frame = Array<number>(ENTRY_WORDS).fill(0)
+  frame.splice(0, 4, action.sendBlobTo, ours, 0, blob.length)
+  frame[record + Word.payloadBytes] = blob.length
+  frame[record + Word.kind] = Kind.Cluster
+  const [received] = exchange.collect([EventKind.clusterFrame], [frame], blob)
+  t.equal(received![1], theirs)
+  const at = received![2]!
+  t.equal(new TextDecoder().decode(exchange.blobsIn.slice(at, at + received![3]!)), 'a frame')
+
+  t.equal(addon.bindRank(session, theirs, 1), true)
+  t.equal(addon.bindRank(session, ours, 1), false, 'the rank has a connection')
+  t.equal(addon.bindRank(session, theirs, 0), false, 'the connection has a rank')
+  t.equal(addon.bindRank(session, ours, 32), false)
+  t.equal(addon.bindRank(session, ours, -1), false)
+  t.equal(addon.bindRank(session, 12345, 0), false)
+
+  addon.closeConnection(session, ours)
+  addon.closeConnection(session, 12345)
+  const [closed] = exchange.collect([EventKind.closed])
+  t.same([...closed!.slice(1, 4)], [theirs, 1 + 1, 1000], 'which, rank + 1, end of stream')
+})
+
+t.test('addresses that cannot be', async (t) => {
+  const session = createSession(t)
+  t.throws(() => addon.listen(session, 'no.such.host', 0), { errno: 22, syscall: 'listen' })
+  t.throws(() => addon.listen(session, '192.0.2.1', 0), { syscall: 'listen' })
+  t.throws(() => addon.connect(session, '', 1), { errno: 22, syscall: 'connect' })
+  const exchange = new Exchange(session)
+  const port = addon.listen(session, '127.0.0.1', 0)
+  addon.listen(session, '127.0.0.1', 0) // takes the place of the first
+  const number = addon.connect(session, '127.0.0.1', port)
+  const [closed] = exchange.collect([EventKind.closed])
+  t.same([...closed!.slice(1, 4)], [number, 0, 111], 'ECONNREFUSED')
+})
+
+t.test('regions: mapped, seen, counted, unmapped', async (t) => {
+  const session = createSession(t, 1, 3)
+  const exchange = new Exchange(session)
+  const { block } = PlacementCode
+  t.equal(addon.mapRegion(session, 5, pageBytes, 30, base, block, 0), 0)
+  t.equal(addon.mapRegion(session, 5, pageBytes, 30, base + 2n ** 30n, block, 0), 22, 'id taken')
+  t.equal(addon.mapRegion(session, 1024, pageBytes, 30, base + 2n ** 30n, block, 0), 22)
+  t.equal(addon.mapRegion(session, 6, pageBytes, 1, base + 4096n, block, 0), 17, 'EEXIST')
+  t.equal(addon.homeOf(session, 5, 10), 1)
+
+  const states = new Uint8Array(regionBuffer(session, 5, RegionPart.states))
+  t.equal(states.length, 30)
+  t.equal(regionBuffer(session, 5, RegionPart.directory).byteLength, 10 * 8)
+  t.equal(addon.regionBuffer(session, 5, RegionPart.application) === undefined, false)
+  const bytes = new Uint8Array(regionBuffer(session, 5, RegionPart.application, 100_000))
+  t.equal(bytes.length, 100_000)
+  t.throws(() => addon.regionBuffer(session, 5, RegionPart.application, 30 * 4096 + 1), {
+    errno: 22,
+  })
+
+  // What the MMU enforces is set by an action, or by a touch of a page whose state permits it.
+  const protect = Array<number>(ENTRY_WORDS).fill(0)
+  protect.splice(0, 4, action.protect, 3, 2, 0)
+  protect[record + Word.region] = 5
+  protect[record + Word.page] = 10
+  exchange.run([protect])
+  bytes[10 * pageBytes] = 42
+  t.equal(addon.atomic(session, 5, 10, 0, 32, 0, 0n, 0n), 42n, 'seen in the service mapping')
+  states[20] = PageState.write
+  t.equal(bytes[20 * pageBytes], 0)
+  const stats = new Float64Array(STAT_NAMES.length)
+  addon.regionStats(session, 5, stats)
+  const expected = STAT_NAMES.map((name) => (name === 'localFaults' ? 1 : 0))
+  t.same([...stats], expected, 'one touch of a page that was lowered')
+
+  t.equal(addon.countWaiters(session, 5, 0, 30), 0)
+  const wake = Array<number>(ENTRY_WORDS).fill(0)
+  wake.splice(0, 4, action.wake, 0, 30, 0)
+  wake[record + Word.region] = 5
+  exchange.run([wake], undefined, 0, true)
+
+  addon.unmapRegion(session, 5)
+  addon.unmapRegion(session, 5)
+  addon.unmapRegion(session, 99999)
+  t.throws(() => addon.homeOf(session, 5, 0), /no such region/)
+  t.throws(() => addon.atomic(session, 5, 0, 0, 32, 0, 0n, 0n), /no such region/)
+  t.equal(bytes[10 * pageBytes], 42, 'a view keeps the memory')
+})
+
+t.test('a send to nobody is nothing', async (t) => {
+  const exchange = new Exchange(createSession(t, 0, 2))
+  const send = Array<number>(ENTRY_WORDS).fill(0)
+  send.splice(0, 2, action.send, 1)
+  send[record + Word.kind] = Kind.Heartbeat
+  t.equal(exchange.run([send]), 0)
+})
+
+t.test('word operations', async (t) => {
+  const session = createSession(t)
+  addon.mapRegion(session, 0, pageBytes, 2, base, PlacementCode.block, 0)
+  for (const [page, byte, bits] of [
+    [2, 0, 32],
+    [0, 2, 32],
+    [0, 4, 64],
+    [0, 4096, 32],
+    [0, 4092, 64],
+    [0, 0, 16],
+    [0, 0, 0],
+  ] as const) {
+    t.throws(
+      () => addon.atomic(session, 0, page, byte, bits, 0, 0n, 0n),
+      { errno: 22 },
+      `${bits} bits at ${byte} of page ${page}`,
+    )
+  }
+  t.equal(addon.atomic(session, 0, 1, 4092, 32, 1, 7n, 0n), 0n)
+  t.equal(addon.atomic(session, 0, 1, 4088, 64, 0, 0n, 0n), 7n << 32n)
+})
+
+t.test('probe', async (t) => {
+  const found = addon.probe()
+  t.match(found, {
+    pageBytes: Number,
+    userfaultfd: Boolean,
+    userfaultfdUserMode: Boolean,
+    nodeApiSharedBuffers: Boolean,
+    mapBoundaryLimit: Number,
+    mapBoundaries: Number,
+  })
+  t.ok(found.pageBytes >= 4096)
+})
+
+t.test('wrong kinds of arguments and dead sessions give errors, never a crash', async (t) => {
+  const { code, signal, stderr, result } = await new Child(t, 'arguments', 'allWrong').ended
+  t.equal(signal ?? code, 0, stderr)
+  t.ok(result.calls > 1000, `${result.calls} calls`)
+  t.same(
+    result.functions,
+    Object.keys(real).filter((name) => name !== 'constants' && name !== 'die'),
+  )
+})
+
+t.test('nothing is written behind the end of an array', async (t) => {
+  const { code, result } = await new Child(t, 'arguments', 'overruns').ended
+  t.equal(code, 0)
+  t.same(result, [])
+})
+
+t.test('die says why and ends the process, from any thread', async (t) => {
+  for (const thread of ['main', 'worker']) {
+    const { code, signal, stderr } = await new Child(t, 'arguments', 'dies', { args: { thread } })
+      .ended
+    t.equal(signal ?? code, 74, thread)
+    t.equal(stderr, 'the reason\n')
+  }
+  used.add('die') // by the scenario
+})
+
+t.test('every export is declared and used by a test', async (t) => {
+  const names = Object.keys(real).sort()
+  t.same(names, Object.keys(declared).sort(), 'as lib/native/addon.ts declares them')
+  for (const name of names) t.equal(typeof real[name as keyof Addon], declared[name as keyof Addon])
+  t.same([...used].sort(), names, 'called by the tests above')
+  t.ok(names.length <= 24, 'about twenty')
+})
