@@ -1,5 +1,6 @@
 import type { PagemeshError } from '../errors.js'
 import type { Addon } from '../native/addon.js'
+import type { EngineRegion } from './engine-region.js'
 import type { Ring } from './ring.js'
 
 /** What the parts of the engine share. */
@@ -16,6 +17,8 @@ export interface EngineContext {
   fail(id: number, error: PagemeshError): void
   /** Whether the member can still be reached. */
   isUp(rank: number): boolean
+  /** The region holds pages until threads have touched them. */
+  watchResuming(region: EngineRegion): void
   /** The API has called leave: touches from now on are nobody's fault. */
   isLeaving(): boolean
 }

@@ -150,6 +150,11 @@ export class EngineRegion implements CoherenceSink {
     if (addon.countWaiters(session, this.info.id, page, 1) === 0) return
     this.coherence.hold(page)
     this.resuming.set(page, nowMs + RESUME_HOLD_MS)
+    this.context.watchResuming(this)
+  }
+
+  isResuming(): boolean {
+    return this.resuming.size > 0
   }
 
   /**

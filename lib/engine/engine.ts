@@ -58,6 +58,9 @@ export class Engine implements EngineContext {
   nowMs: number
   /** When a page that waits for a thread to touch it is taken away all the same. */
   private resumeDeadlineMs = Infinity
+  private readonly resumingRegions = new Set<EngineRegion>()
+  /** When the joiner wants its tick; looked up when something happened to it. */
+  private joinerDeadlineMs = Infinity
 
   constructor(data: EngineData) {
     this.data = data
@@ -121,11 +124,15 @@ export class Engine implements EngineContext {
     Atomics.notify(this.data.answered, 0)
   }
 
+  watchResuming(region: EngineRegion): void {
+    this.resumingRegions.add(region)
+  }
+
   private releaseResumed(): void {
     this.resumeDeadlineMs = Infinity
-    for (const region of this.regions) {
-      if (region === undefined) continue
+    for (const region of this.resumingRegions) {
       this.resumeDeadlineMs = Math.min(this.resumeDeadlineMs, region.releaseResumed())
+      if (!region.isResuming()) this.resumingRegions.delete(region)
     }
   }
 
@@ -250,6 +257,7 @@ export class Engine implements EngineContext {
 
   private checkJoin(): void {
     const { outcome } = this.joiner
+    this.joinerDeadlineMs = this.joiner.nextDeadlineMs()
     if (this.joinAnswered || outcome.state === 'joining') return
     this.joinAnswered = true
     this.members.heardAll(this.nowMs)
@@ -288,7 +296,11 @@ export class Engine implements EngineContext {
     this.opening.failAll(error)
     for (const id of this.remoteAtomics.keys()) this.fail(id, error)
     this.remoteAtomics.clear()
-    for (const id of [...this.operations]) this.fail(id, error)
+    for (const id of [...this.operations]) {
+      this.pins.get(id)?.release() // not complete, so nobody will
+      this.pins.delete(id)
+      this.fail(id, error)
+    }
   }
 
   private onLeaving(from: number): void {
@@ -318,7 +330,7 @@ export class Engine implements EngineContext {
   // Time.
 
   private nextDeadlineMs(): number {
-    return Math.min(this.nextBeatMs, this.resumeDeadlineMs, this.joiner.nextDeadlineMs())
+    return Math.min(this.nextBeatMs, this.resumeDeadlineMs, this.joinerDeadlineMs)
   }
 
   private timeoutMs(): number {

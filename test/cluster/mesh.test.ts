@@ -188,24 +188,23 @@ t.test('a wrong key', async (t) => {
 
 t.test('a rank that is taken, while others are awaited and later', async (t) => {
   const meeting = meetInFile(t, 3)
-  const [zero, one, two] = startMembers(t, meeting) as [Member, Member, Member]
-  const joins = [zero.run(joinByEnvironment), one.run(joinByEnvironment)]
-  const twin = startMember(t, meeting, 1)
-  // Which of the two was first is settled by now: the later one has only just been started.
-  await eventually('rank 1', async () => {
-    const failure = await twin.failure(joinByEnvironment)
-    return failure.code === 'ERR_PAGEMESH_RANK_TAKEN' && failure.rank === 1 ? true : undefined
-  })
-  joins.push(two.run(joinByEnvironment))
-  t.same(
-    (await Promise.all(joins)).map(([rank]) => rank),
-    [0, 1, 2],
+  const zero = startMember(t, meeting, 0)
+  const join = zero.run(joinByEnvironment)
+  const rivals = [startMember(t, meeting, 1), startMember(t, meeting, 1)]
+  const loser = await Promise.race(
+    rivals.map(async (rival) => {
+      const failure = await rival.failure(joinByEnvironment)
+      const message = /PAGEMESH_RANK/
+      t.match(failure, { code: 'ERR_PAGEMESH_RANK_TAKEN', rank: 1, message })
+      return rival
+    }),
   )
-  t.match(await twin.failure(joinByEnvironment), {
-    code: 'ERR_PAGEMESH_RANK_TAKEN',
-    rank: 1,
-    message: /PAGEMESH_RANK/,
-  })
+  const one = rivals.find((rival) => rival !== loser)!
+  const two = startMember(t, meeting, 2)
+  t.same(await two.run(joinByEnvironment), [2, 3])
+  t.same(await join, [0, 3])
+  t.match(await loser.failure(joinByEnvironment), { code: 'ERR_PAGEMESH_RANK_TAKEN', rank: 1 })
+  await eventually('rank 1', () => one.run((room) => (room.mesh === undefined ? undefined : true)))
   t.same(await check([zero, one, two], 'first'), [3, 3, 3])
   await leaveAll(t, [zero, one, two])
 })

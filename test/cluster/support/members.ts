@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { type Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Test } from 'tap'
 import { formatKey, generateKey } from '../../../dist/cluster/key.js'
@@ -72,19 +74,11 @@ export class Member {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',
     })
-    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
-    this.child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
+    const { stdout, stderr } = this.child as { stdout: Readable; stderr: Readable }
+    stdout.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
+    stderr.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
     this.child.on('message', (answer) => this.settle(answer as Answer))
-    this.ended = new Promise((resolve) => {
-      this.child.once('close', (code, signal) => {
-        this.hasEnded = true
-        const ending = signal ?? code ?? -1
-        const error = new Error(`${label} has ended with ${ending}: ${this.stderr}`)
-        for (const { reject } of this.pending.values()) reject(error)
-        this.pending.clear()
-        resolve(ending)
-      })
-    })
+    this.ended = this.untilEnded([stdout, stderr])
     t.teardown(async () => {
       this.child.kill('SIGKILL')
       await this.ended
@@ -96,16 +90,17 @@ export class Member {
    * Functions may run at the same time. Rejects with what the function throws, or when the member
    * ends first.
    */
-  async run<A extends unknown[], R>(body: Body<A, R>, ...args: A): Promise<Awaited<R>> {
+  run<A extends unknown[], R>(body: Body<A, R>, ...args: A): Promise<Awaited<R>> {
     const id = this.nextId++
     const answer = new Promise((resolve, reject) => {
       if (this.hasEnded) reject(new Error(`${this.label} has ended already`))
       else this.pending.set(id, { resolve, reject })
     })
-    // A member that ends takes answers with it that its test may not wait for.
-    answer.catch(() => undefined)
     this.child.send({ id, text: body.toString(), args }, () => undefined)
-    return (await within(answer, `${this.label}: ${body.toString()}`)) as Awaited<R>
+    const result = within(answer, `${this.label}: ${body.toString()}`) as Promise<Awaited<R>>
+    // A test may look at it later, or not at all if the member has ended.
+    result.catch(() => undefined)
+    return result
   }
 
   /** Runs a function that is to fail, and gives what it failed with. */
@@ -126,6 +121,20 @@ export class Member {
 
   signal(signal: NodeJS.Signals): void {
     this.child.kill(signal)
+  }
+
+  private async untilEnded(streams: readonly Readable[]): Promise<Ending> {
+    // Not its 'close', which does not come when the parent has closed the channel.
+    const exited = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
+    const closed = streams.map((stream) => once(stream, 'close'))
+    const [code, signal] = await exited
+    await Promise.all(closed)
+    this.hasEnded = true
+    const ending = signal ?? code ?? -1
+    const error = new Error(`${this.label} has ended with ${ending}: ${this.stderr}`)
+    for (const { reject } of this.pending.values()) reject(error)
+    this.pending.clear()
+    return ending
   }
 
   private settle(answer: Answer): void {
