@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises'
-import { fstatSync } from 'node:fs'
+import { fstatSync, rmSync } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MessageChannel, Worker } from 'node:worker_threads'
@@ -68,6 +68,7 @@ export async function join(options?: JoinOptions): Promise<Mesh> {
       rendezvous,
       joinTimeoutMs,
       heartbeatTimeoutMs,
+      rendezvousFile: launch.rendezvous?.kind === 'file' ? launch.rendezvous.path : undefined,
     })
   } catch (error) {
     addon.sessionDestroy(session)
@@ -198,6 +199,10 @@ async function startEngine(
   const mesh = new Mesh(addon, client, data.rank, data.size, () => {
     process.off('exit', onExit)
     process.off('beforeExit', onBeforeExit)
+    // Nobody may take what was published for the address of the next mesh.
+    if (data.rank === 0 && data.rendezvousFile !== undefined) {
+      rmSync(data.rendezvousFile, { force: true })
+    }
   })
   process.on('exit', onExit)
   process.on('beforeExit', onBeforeExit)

@@ -32,6 +32,8 @@ export interface JoinerOptions {
   listen: Address
   /** Where rank 0 listens. Unused at rank 0. */
   rendezvous: Address
+  /** Where rank 0 listens by now: asked before each further attempt, if given. */
+  findRendezvous?: () => Address | undefined
   nowMs: number
   /** For the whole join. */
   timeoutMs: number
@@ -67,7 +69,7 @@ interface Timer {
 interface Dial {
   /** The rank that must answer there. */
   readonly rank: number
-  readonly address: Address
+  address: Address
   nextRetryMs: number
   retry: Timer | undefined
   lastReason: string
@@ -225,7 +227,7 @@ export class Joiner {
       return
     }
     for (const dial of [...this.#dials]) {
-      if (dial.retry !== undefined && this.#isDue(dial.retry)) this.#connect(dial)
+      if (dial.retry !== undefined && this.#isDue(dial.retry)) this.#redial(dial)
     }
     for (const [connection, state] of [...this.#connections]) {
       if (state.kind === 'bound' || !this.#isDue(state.timer)) continue
@@ -398,6 +400,12 @@ export class Joiner {
       lastReason: 'no answer yet',
     }
     this.#dials.add(dial)
+    this.#connect(dial)
+  }
+
+  #redial(dial: Dial): void {
+    // What was published may have been left over from another mesh.
+    if (dial.rank === 0) dial.address = this.#options.findRendezvous?.() ?? dial.address
     this.#connect(dial)
   }
 

@@ -79,6 +79,8 @@ export interface EngineData {
   readonly listen: { readonly host: string; readonly port: number }
   /** Where rank 0 is; unused at rank 0. */
   readonly rendezvous: { readonly host: string; readonly port: number }
+  /** The file in which rank 0 publishes that, if it does. */
+  readonly rendezvousFile: string | undefined
   readonly joinTimeoutMs: number
   readonly heartbeatTimeoutMs: number
   readonly port: MessagePort

@@ -1,6 +1,8 @@
+import { isIP } from 'node:net'
 import { constants } from 'node:os'
 import { receiveMessageOnPort } from 'node:worker_threads'
 import { Joiner } from '../cluster/joiner.js'
+import { readRendezvous } from '../cluster/launch-environment.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
 import { Kind, MAX_MEMBERS, Word } from '../protocol/messages.js'
@@ -41,6 +43,8 @@ export class Engine implements EngineContext {
   private readonly members: Members
   private readonly joiner: Joiner
   private joinAnswered = false
+  private readonly failedDials: { connection: number; reason: string }[] = []
+  private nextFailedDial = -1 // no number of a native connection
   private readonly connectionsByRank = new Map<number, number>()
   private readonly regions: (EngineRegion | undefined)[] = []
   private readonly opening: RegionOpening
@@ -87,6 +91,7 @@ export class Engine implements EngineContext {
   /** Runs until the mesh is left or native code says stop. */
   run(): void {
     this.joiner.start()
+    this.reportFailedDials()
     this.checkJoin()
     while (this.running) {
       const count = this.ring.exchange(this.timeoutMs(), this.resumeDeadlineMs < Infinity)
@@ -94,6 +99,7 @@ export class Engine implements EngineContext {
       this.nowMs = performance.now()
       for (let i = 0; i < count; i++) this.onEvent(i)
       this.releaseResumed()
+      if (this.failedDials.length > 0) this.reportFailedDials()
       if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
     }
     this.ring.flush()
@@ -237,11 +243,12 @@ export class Engine implements EngineContext {
         key: data.key,
         listen: data.listen,
         rendezvous: data.rendezvous,
+        findRendezvous: () => publishedIn(data.rendezvousFile),
         nowMs: this.nowMs,
         timeoutMs: data.joinTimeoutMs,
       },
       {
-        connect: (host, port) => this.addon.connect(this.session, host, port),
+        connect: (host, port) => this.dial(host, port),
         send: (connection, frame) => this.ring.sendBlobTo(connection, Kind.Cluster, frame),
         close: (connection) => {
           this.ring.flush()
@@ -253,6 +260,24 @@ export class Engine implements EngineContext {
         },
       },
     )
+  }
+
+  private dial(host: string, port: number): number {
+    try {
+      return this.addon.connect(this.session, host, port)
+    } catch (error) {
+      // Refused before it began. The joiner hears of it like of any other failure: later.
+      const connection = this.nextFailedDial--
+      this.failedDials.push({ connection, reason: (error as Error).message })
+      return connection
+    }
+  }
+
+  private reportFailedDials(): void {
+    for (const { connection, reason } of this.failedDials.splice(0)) {
+      this.joiner.closed(connection, reason)
+      this.checkJoin()
+    }
   }
 
   private checkJoin(): void {
@@ -551,6 +576,11 @@ function halves(value: bigint): [number, number] {
 
 function whole(low: number, high: number): bigint {
   return (BigInt(high) << 32n) | BigInt(low)
+}
+
+function publishedIn(file: string | undefined): { host: string; port: number } | undefined {
+  const found = file === undefined ? undefined : readRendezvous(file)
+  return found !== undefined && isIP(found.host) !== 0 ? found : undefined
 }
 
 function errnoText(errno: number): string {

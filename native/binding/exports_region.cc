@@ -70,6 +70,9 @@ Napi::Value RegionStatsOf(const Napi::CallbackInfo& info) {
       &stats.read_faults,  &stats.write_faults,   &stats.local_faults, &stats.pages_received,
       &stats.pages_sent,   &stats.bytes_received, &stats.bytes_sent,   &stats.invalidations,
       &stats.pages_parked, &stats.wait_ns};
+  const bool fits = info[2].IsTypedArray() &&
+                    info[2].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+  if (!fits) return ThrowErrno(info.Env(), "regionStats", EINVAL);
   auto into = info[2].As<Napi::Float64Array>();
   for (size_t i = 0; i < kRegionStatCount && i < into.ElementLength(); i++) {
     into[i] = static_cast<double>(counters[i]->load(std::memory_order_relaxed));

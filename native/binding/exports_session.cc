@@ -75,7 +75,8 @@ Napi::Value Exchange(const Napi::CallbackInfo& info) {
 Napi::Value Listen(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  const std::string host = info[1].ToString().Utf8Value();
+  if (!info[1].IsString()) return ThrowErrno(info.Env(), "listen", EINVAL);
+  const std::string host = info[1].As<Napi::String>().Utf8Value();
   const int port =
       session->transport()->Listen(host.c_str(), static_cast<uint16_t>(Uint32Argument(info, 2)));
   if (port < 0) return ThrowErrno(info.Env(), "listen", -port);
@@ -85,7 +86,8 @@ Napi::Value Listen(const Napi::CallbackInfo& info) {
 Napi::Value Connect(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  const std::string host = info[1].ToString().Utf8Value();
+  if (!info[1].IsString()) return ThrowErrno(info.Env(), "connect", EINVAL);
+  const std::string host = info[1].As<Napi::String>().Utf8Value();
   const int connection =
       session->transport()->Connect(host.c_str(), static_cast<uint16_t>(Uint32Argument(info, 2)));
   if (connection < 0) return ThrowErrno(info.Env(), "connect", -connection);
@@ -106,7 +108,8 @@ Napi::Value CloseConnection(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Die(const Napi::CallbackInfo& info) {
-  const std::string message = info[0].ToString().Utf8Value() + "\n";
+  const std::string message =
+      (info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "pagemesh: died") + "\n";
   const ssize_t ignored = write(STDERR_FILENO, message.data(), message.size());
   (void)ignored;
   _exit(Int32Argument(info, 1));
