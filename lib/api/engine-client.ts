@@ -3,7 +3,10 @@ import type { Answer, Command } from '../engine/commands.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon } from '../native/addon.js'
 
-type Settle = { resolve: (value: unknown) => void; reject: (error: Error) => void }
+interface Settle {
+  resolve: (value: unknown) => void
+  reject: (error: Error) => void
+}
 /** A command without its number, for each kind of command that has one. */
 type Unnumbered<C> = C extends { readonly id: number } ? Omit<C, 'id'> : never
 export type Question = Unnumbered<Command>
@@ -27,7 +30,7 @@ export class EngineClient {
     port.on('message', (answer: Answer) => this.settle(answer))
     worker.on('error', (error) => this.close(engineGone(error)))
     worker.on('exit', () => {
-      this.settleAll() // its last answers may still be on their way
+      while (this.settleNext()); // its last answers may still be on their way
       this.close(engineGone(undefined))
     })
     port.unref()
@@ -43,7 +46,7 @@ export class EngineClient {
   numbered(question: Question): { id: number; answer: Promise<unknown> } {
     const id = this.newId()
     const answer = this.expect(id)
-    if (this.closed === undefined) this.post({ ...question, id } as Command)
+    if (this.closed === undefined) this.post({ ...question, id })
     return { id, answer }
   }
 
@@ -68,12 +71,10 @@ export class EngineClient {
       resolve: (value) => Object.assign(outcome, { value, settled: true }),
       reject: (error) => Object.assign(outcome, { error, settled: true }),
     })
-    this.post({ ...question, id } as Command)
+    this.post({ ...question, id })
     while (!outcome.settled) {
       const seen = Atomics.load(this.answered, 0)
-      const received = receiveMessageOnPort(this.port)
-      if (received !== undefined) this.settle((received as { message: Answer }).message)
-      else Atomics.wait(this.answered, 0, seen)
+      if (!this.settleNext()) Atomics.wait(this.answered, 0, seen)
     }
     if (outcome.error !== undefined) throw outcome.error
     return outcome.value
@@ -101,12 +102,11 @@ export class EngineClient {
     this.port.close()
   }
 
-  private settleAll(): void {
-    for (;;) {
-      const received = receiveMessageOnPort(this.port)
-      if (received === undefined) return
-      this.settle((received as { message: Answer }).message)
-    }
+  /** Takes an answer that has come, without the event loop. False if there is none. */
+  private settleNext(): boolean {
+    const received: { message: Answer } | undefined = receiveMessageOnPort(this.port)
+    if (received !== undefined) this.settle(received.message)
+    return received !== undefined
   }
 
   private newId(): number {

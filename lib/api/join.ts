@@ -95,7 +95,7 @@ function createSession(addon: Addon, launch: LaunchOptions, maxMapCount: number)
 
 /** The launcher's pipe, which closes when the launcher dies. */
 function lifelineFd(): number {
-  const text = process.env['PAGEMESH_LIFELINE_FD']
+  const text = process.env.PAGEMESH_LIFELINE_FD
   if (text === undefined || !/^[0-9]{1,6}$/.test(text)) return -1
   try {
     const kind = fstatSync(Number(text))

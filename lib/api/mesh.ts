@@ -162,7 +162,7 @@ export class Mesh implements AsyncDisposable {
       throw invalid(`pageBytes must be a power of two, not ${pageBytes}`)
     }
     return {
-      byteLength: byteLength as number,
+      byteLength: byteLength!,
       pageBytes,
       placement: this.checkPlacement(placement),
     }

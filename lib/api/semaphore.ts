@@ -85,13 +85,13 @@ export class Semaphore {
       answer.then(
         (result) => {
           signal.removeEventListener('abort', onAbort)
-          // Aborted while the answer was between two threads: nobody would ever release it.
-          if (signal.aborted) this.held(result).release()
-          else resolve(this.held(result))
+          if (!signal.aborted) resolve(this.held(result))
+          // Aborted while the grant was between two threads: nobody else would release it.
+          else if ((result as AcquireResult).granted) this.held(result).release()
         },
-        (error: unknown) => {
+        (error: Error) => {
           signal.removeEventListener('abort', onAbort)
-          reject(error as Error)
+          reject(error)
         },
       )
     })

@@ -409,9 +409,9 @@ export class Engine implements EngineContext {
 
   private onCommands(): void {
     for (;;) {
-      const received = receiveMessageOnPort(this.data.port)
+      const received: { message: Command } | undefined = receiveMessageOnPort(this.data.port)
       if (received === undefined) return
-      this.onCommand((received as { message: Command }).message)
+      this.onCommand(received.message)
     }
   }
 
@@ -428,7 +428,13 @@ export class Engine implements EngineContext {
         this.pins.get(command.pin)?.release()
         this.pins.delete(command.pin)
         return
-      default:
+      case 'region':
+      case 'barrier':
+      case 'acquire':
+      case 'atomic':
+      case 'prefetch':
+      case 'pin':
+      case 'discard':
         if (this.failure !== undefined) return this.fail(command.id, this.failure)
         return this.onQuestion(command)
     }
@@ -448,7 +454,9 @@ export class Engine implements EngineContext {
       }
       case 'atomic':
         return this.onAtomic(command)
-      default:
+      case 'prefetch':
+      case 'pin':
+      case 'discard':
         return this.onRange(command)
     }
   }

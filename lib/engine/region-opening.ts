@@ -277,21 +277,21 @@ const mayCome = (from: number, message: RegionMessage): boolean =>
 
 function isRegionMessage(value: unknown): value is RegionMessage {
   if (!isFields(value)) return false
-  switch (value['type']) {
+  switch (value.type) {
     case 'open':
-      return isQuestion(value['question']) && isShape(value['shape'])
+      return isQuestion(value.question) && isShape(value.shape)
     case 'map':
-      return isInfo(value['region'])
+      return isInfo(value.region)
     case 'opened':
-      return isQuestion(value['question']) && isInfo(value['region'])
+      return isQuestion(value.question) && isInfo(value.region)
     case 'mapped':
-      return isIndex(value['id'], MAX_REGIONS) && isIndex(value['errno'], 4096)
+      return isIndex(value.id, MAX_REGIONS) && isIndex(value.errno, 4096)
     case 'unmap':
-      return isIndex(value['id'], MAX_REGIONS)
+      return isIndex(value.id, MAX_REGIONS)
     case 'refused':
       return (
-        isQuestion(value['question']) &&
-        [value['code'], value['message']].every((field) => typeof field === 'string')
+        isQuestion(value.question) &&
+        [value.code, value.message].every((field) => typeof field === 'string')
       )
     default:
       return false
@@ -320,7 +320,7 @@ function isShape(value: unknown): boolean {
 }
 
 function isPlacement(value: unknown): boolean {
-  return value === 'block' || value === 'cyclic' || (isFields(value) && isIndex(value['rank'], 32))
+  return value === 'block' || value === 'cyclic' || (isFields(value) && isIndex(value.rank, 32))
 }
 
 function isInfo(value: unknown): boolean {

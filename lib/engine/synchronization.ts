@@ -100,9 +100,7 @@ export class Synchronization {
 
   /** Ends everything that waits here. */
   failAll(error: PagemeshError): void {
-    for (const { id, cancelled } of this.acquires.values()) {
-      if (!cancelled) this.context.fail(id, error)
-    }
+    for (const { id } of this.acquires.values()) this.context.fail(id, error)
     for (const { id } of this.arrivals.values()) this.context.fail(id, error)
     this.acquires.clear()
     this.arrivals.clear()
@@ -147,9 +145,13 @@ export class Synchronization {
     const { context } = this
     switch (answer) {
       case SemaphoreAnswer.granted:
-        if (pending.cancelled) return this.release(pending.key, request)
+        if (pending.cancelled) {
+          this.release(pending.key, request)
+          return context.answer(pending.id, { granted: false } satisfies AcquireResult)
+        }
         return context.answer(pending.id, { granted: true, request } satisfies AcquireResult)
       case SemaphoreAnswer.refused:
+      case SemaphoreAnswer.cancelled:
         return context.answer(pending.id, { granted: false } satisfies AcquireResult)
       case SemaphoreAnswer.mismatch:
         return context.fail(

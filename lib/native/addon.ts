@@ -142,8 +142,10 @@ export function loadAddon(): Addon {
 }
 
 function loadBinary(name: string): unknown {
+  // For development: the sanitizer build, for example.
+  const folder = process.env.PAGEMESH_ADDON_DIR ?? '../../build/Release'
   try {
-    return require(`../../build/Release/${name}.node`)
+    return require(`${folder}/${name}.node`)
   } catch (cause) {
     throw new PagemeshError(
       'ERR_PAGEMESH_UNSUPPORTED_PLATFORM',

@@ -363,7 +363,7 @@ export class Directory {
   private run(page: number, event: number, from: number): void {
     const control = this.control(page)
     const cell = compiled[(control & 0xff) * EVENT_COUNT + event]
-    if (cell === undefined || cell === impossible || cell === wait) {
+    if (cell === undefined || typeof cell === 'string') {
       throw this.cannotHappen(page, event, from)
     }
     const busy = (control & ENTRY_BUSY) !== 0
