@@ -89,9 +89,9 @@ export class Semaphore {
           // Aborted while the grant was between two threads: nobody else would release it.
           else if ((result as AcquireResult).granted) this.held(result).release()
         },
-        (error: Error) => {
+        (error: unknown) => {
           signal.removeEventListener('abort', onAbort)
-          reject(error)
+          reject(error instanceof Error ? error : new Error(String(error)))
         },
       )
     })

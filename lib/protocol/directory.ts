@@ -165,7 +165,7 @@ export const EntryEvent = Object.fromEntries(
 
 const STATE_NAMES = Object.keys(EntryState) as EntryStateName[]
 const EVENT_COUNT = ENTRY_EVENTS.length
-const compiled: EntryCell[] = []
+const compiled: (EntryCell | undefined)[] = []
 for (const state of STATE_NAMES) {
   for (const event of ENTRY_EVENTS) {
     compiled[EntryState[state] * EVENT_COUNT + EntryEvent[event]] = DIRECTORY_TABLE[state][event]
