@@ -7,6 +7,9 @@
     # Node.js sets one of these, and its flags come after ours.
     'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
     'cflags_cc': ['-fno-exceptions'],
+    # A worker's end would unmap an addon that only this worker had loaded; the signal handler and
+    # the deleters of buffers that went elsewhere would then point into nothing.
+    'ldflags': ['-Wl,-z,nodelete'],
   },
   'targets': [
     {

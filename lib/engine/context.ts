@@ -17,6 +17,8 @@ export interface EngineContext {
   fail(id: number, error: PagemeshError): void
   /** Whether the member can still be reached. */
   isUp(rank: number): boolean
+  /** Why a member that is down is down, for messages. */
+  whyDown(rank: number): string
   /** The region holds pages until threads have touched them. */
   watchResuming(region: EngineRegion): void
   /** The API has called leave: touches from now on are nobody's fault. */

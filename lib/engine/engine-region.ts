@@ -81,8 +81,11 @@ export class EngineRegion implements CoherenceSink {
     this.settle()
   }
 
-  discard(page: number): void {
-    this.coherence.discard(page)
+  discard(firstPage: number, pageCount: number): void {
+    const end = firstPage + pageCount
+    for (let page = firstPage; page < end; page++) this.coherence.discard(page)
+    this.context.ring.flush()
+    for (let page = firstPage; page < end; page++) this.coherence.discardSent(page)
   }
 
   release(page: number): void {
@@ -207,8 +210,8 @@ export class EngineRegion implements CoherenceSink {
     const first = page * info.pageBytes
     const why =
       home === owner
-        ? `its home, rank ${home}, is down`
-        : `its owner, rank ${owner}, is down (home: rank ${home})`
+        ? `its home, rank ${home}, is down (${this.context.whyDown(home)})`
+        : `its owner, rank ${owner}, is down (${this.context.whyDown(owner)}; home: rank ${home})`
     return new PagemeshError(
       'ERR_PAGEMESH_PAGE_LOST',
       `page ${page} of region '${info.name}' (bytes ${first} to ${first + info.pageBytes - 1}, ` +

@@ -74,8 +74,11 @@ export class Engine implements EngineContext {
     this.nowMs = performance.now()
     this.members = new Members(data.size, data.rank, this.nowMs)
     this.ring = new Ring(this.addon, data.session, () => this.members.view)
-    const goneError = (rank: number, what: string): PagemeshError =>
-      this.members.errorFor(rank, what)
+    const goneError = (
+      rank: number,
+      what: string,
+      down = !this.members.isUp(rank),
+    ): PagemeshError => this.members.errorFor(rank, what, down)
     this.sync = new Synchronization(this, goneError)
     this.opening = new RegionOpening(
       this,
@@ -118,6 +121,10 @@ export class Engine implements EngineContext {
 
   isUp(rank: number): boolean {
     return this.members.isUp(rank)
+  }
+
+  whyDown(rank: number): string {
+    return this.members.reasonOf(rank)
   }
 
   isLeaving(): boolean {
@@ -299,7 +306,7 @@ export class Engine implements EngineContext {
     this.addon.setView(this.session, this.members.view)
     const connection = this.connectionsByRank.get(rank)
     if (connection !== undefined) this.addon.closeConnection(this.session, connection)
-    const error = this.members.errorFor(rank, 'what was asked of the mesh')
+    const error = this.members.errorFor(rank, 'what was asked of the mesh', true)
     this.failure ??= error
     this.sync.memberGone(rank)
     this.opening.memberGone(rank)
@@ -479,7 +486,7 @@ export class Engine implements EngineContext {
       this.pins.set(id, pin)
       pin.start()
     } else {
-      for (let page = firstPage; page < firstPage + pageCount; page++) region.discard(page)
+      region.discard(firstPage, pageCount)
       done(undefined)
     }
   }

@@ -71,13 +71,16 @@ export class Members {
     return this.heardMs[rank] ?? 0
   }
 
-  /** The error for what needs a member that is not there any more. */
-  errorFor(rank: number, what: string): PagemeshError {
-    if (this.standings[rank] === 'down') {
-      const reason = this.reasons.get(rank) ?? 'its connection is closed'
+  reasonOf(rank: number): string {
+    return this.reasons.get(rank) ?? 'another member says so'
+  }
+
+  /** The error for what needs a member that is not there any more: it is down, or has left. */
+  errorFor(rank: number, what: string, down: boolean): PagemeshError {
+    if (down) {
       return new PagemeshError(
         'ERR_PAGEMESH_MEMBER_DOWN',
-        `${what} cannot complete: rank ${rank} is down (${reason})`,
+        `${what} cannot complete: rank ${rank} is down (${this.reasonOf(rank)})`,
         { rank },
       )
     }

@@ -29,7 +29,7 @@ export class Synchronization {
   constructor(
     private readonly context: EngineContext,
     /** Why a member that is gone is gone. */
-    private readonly goneError: (rank: number, what: string) => PagemeshError,
+    private readonly goneError: (rank: number, what: string, down?: boolean) => PagemeshError,
   ) {
     this.semaphores = new SemaphoreManager((outcome) => this.semaphoreOutcome(outcome))
     this.barriers = new BarrierManager(context.size, (outcome) => this.barrierOutcome(outcome))
@@ -88,7 +88,7 @@ export class Synchronization {
       case Kind.SemaphoreReply:
         return this.answered(word(0), word(1), word(2))
       default:
-        return this.opened(word(0), word(1) === 0, word(2))
+        return this.opened(word(0), word(1) === 0, word(2), word(3) === 1)
     }
   }
 
@@ -124,18 +124,26 @@ export class Synchronization {
     const answer = SemaphoreAnswer[outcome.kind]
     const permits = outcome.kind === 'mismatch' ? outcome.permits : 0
     if (outcome.to === this.context.rank) this.answered(outcome.request, answer, permits)
-    else this.reply(outcome.to, Kind.SemaphoreReply, outcome.request, answer, permits)
+    else
+      this.context.ring.send(
+        outcome.to,
+        Kind.SemaphoreReply,
+        0,
+        0,
+        outcome.request,
+        answer,
+        permits,
+      )
   }
 
   private barrierOutcome(outcome: BarrierOutcome): void {
     const broken = outcome.kind === 'broken'
     const rank = outcome.kind === 'broken' ? outcome.rank : 0
-    if (outcome.to === this.context.rank) this.opened(outcome.request, !broken, rank)
-    else this.reply(outcome.to, Kind.BarrierReply, outcome.request, broken ? 1 : 0, rank)
-  }
-
-  private reply(to: number, kind: number, request: number, b: number, c: number): void {
-    this.context.ring.send(to, kind, 0, 0, request, b, c)
+    const { context } = this
+    const down = broken && !context.isUp(rank)
+    if (outcome.to === context.rank) return this.opened(outcome.request, !broken, rank, down)
+    const { to, request } = outcome
+    context.ring.send(to, Kind.BarrierReply, 0, 0, request, broken ? 1 : 0, rank, down ? 1 : 0)
   }
 
   private answered(request: number, answer: number, permits: number): void {
@@ -165,11 +173,11 @@ export class Synchronization {
     }
   }
 
-  private opened(request: number, open: boolean, rank: number): void {
+  private opened(request: number, open: boolean, rank: number, down: boolean): void {
     const arrival = this.arrivals.get(request)
     if (arrival === undefined) return
     this.arrivals.delete(request)
     if (open) this.context.answer(arrival.id, undefined)
-    else this.context.fail(arrival.id, this.goneError(rank, `barrier '${arrival.name}'`))
+    else this.context.fail(arrival.id, this.goneError(rank, `barrier '${arrival.name}'`, down))
   }
 }

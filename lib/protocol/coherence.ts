@@ -89,15 +89,27 @@ export class RegionCoherence {
   /** A record from another member. Throws ERR_PAGEMESH_PROTOCOL if it cannot be. */
   onMessage(kind: number, page: number, from: number, a: number, b: number): void {
     if (page >= this.homes.pageCount) throw this.refuse(kind, page, from, 'there is no such page')
+    // The page was given up with its home; this is what was still on its way.
+    if (this.pages.isDown(this.homes.homeOf(page))) return
     this.dispatch(kind, page, from, a, b)
     this.drain()
   }
 
-  /** Gives back this member's copy of a page, if it has a clean one and nothing holds it. */
+  /**
+   * Gives back this member's copy of a page, if it has a clean one and nothing holds it. Threads
+   * that touch the page wait until `discardSent`, which must follow once everything that the sink
+   * was asked to send has gone out: a thread's own request must not overtake the notice.
+   */
   discard(page: number): void {
     if (this.pages.isHeld(page)) return
     if (this.homes.homeOf(page) === this.rank) this.directory.discardHere(page)
     else this.pages.step(page, PageEvent.discard, this.rank, NOBODY)
+  }
+
+  discardSent(page: number): void {
+    if (this.pages.byte(page) === PageState.discarding) {
+      this.pages.step(page, PageEvent.discardSent, this.rank, NOBODY)
+    }
   }
 
   /** Somebody waits for a page that is held here. */
@@ -226,10 +238,13 @@ export class RegionCoherence {
     if (this.draining) return
     this.draining = true
     try {
-      for (let at = 0; at < this.local.length; at += FIELDS) {
-        const [kind = 0, page = 0, from = 0, a = 0, b = 0] = this.local.slice(at, at + FIELDS)
-        this.dispatch(kind, page, from, a, b)
-      }
+      do {
+        for (let at = 0; at < this.local.length; at += FIELDS) {
+          const [kind = 0, page = 0, from = 0, a = 0, b = 0] = this.local.slice(at, at + FIELDS)
+          this.dispatch(kind, page, from, a, b)
+        }
+        this.local.length = 0
+      } while (this.directory.pumpOne())
     } finally {
       this.local.length = 0
       this.draining = false

@@ -205,6 +205,8 @@ type QueuedRequest = number
 /** The entries of one region at their home. Pure: it changes the words and calls the sink. */
 export class Directory {
   private readonly queues = new Map<number, QueuedRequest[]>()
+  /** Pages whose queues may go on. */
+  private readonly pumped = new Set<number>()
   private down = 0
 
   /**
@@ -253,16 +255,34 @@ export class Directory {
     this.pump(page)
   }
 
-  /** Tries the requests that wait for this page: the entry is free, or the home lets go of it. */
+  /** The entry is free, or the home lets go of the page: requests that wait may go on. */
   pump(page: number): void {
-    const queue = this.queues.get(page)
-    if (queue === undefined) return
-    while (queue.length > 0) {
-      const request = queue[0] ?? 0
-      if (!this.tryRequest(page, request >>> 8, request & 0xff)) return
-      queue.shift()
+    if (this.queues.has(page)) this.pumped.add(page)
+  }
+
+  /**
+   * Serves one request that has waited. Returns false when there is none that can go on. One at a
+   * time, because what a request sends to the home itself must arrive there before the next one
+   * takes the page away again.
+   */
+  pumpOne(): boolean {
+    for (const page of this.pumped) {
+      const queue = this.queues.get(page)
+      const request = queue?.[0]
+      if (
+        queue !== undefined &&
+        request !== undefined &&
+        this.tryRequest(page, request >>> 8, request & 0xff)
+      ) {
+        queue.shift()
+        if (queue.length > 0) return true
+        this.queues.delete(page)
+        this.pumped.delete(page)
+        return true
+      }
+      this.pumped.delete(page)
     }
-    this.queues.delete(page)
+    return false
   }
 
   hasQueue(page: number): boolean {
@@ -447,7 +467,7 @@ export class Directory {
   }
 
   private writeSharers(page: number, sharers: number): void {
-    Atomics.store(this.words, 2 * this.indexOf(page) + 1, sharers >>> 0)
+    Atomics.store(this.words, 2 * this.indexOf(page) + 1, (sharers & ~this.down) >>> 0)
   }
 
   private cannotHappen(page: number, event: number, from: number): PagemeshError {

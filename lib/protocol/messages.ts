@@ -23,7 +23,7 @@
  * | Release, Cancel | anyone → manager | a b: key, c: request |
  * | SemaphoreReply | manager → anyone | a: request, b: outcome, c: permits |
  * | BarrierArrive | anyone → manager | a b: key, c: request |
- * | BarrierReply | manager → anyone | a: request, b: 0 open or 1 broken, c: the rank that broke it |
+ * | BarrierReply | manager → anyone | a: request, b: 0 open or 1 broken, c: the rank that broke it, d: 1 if it is down |
  * | Heartbeat, Leaving | everyone → everyone | |
  * | Cluster, RegionControl | | a blob: cluster/joiner.ts, engine/region-opening.ts |
  */

@@ -22,6 +22,8 @@ export const PageState = {
   collecting: 0x1c,
   /** The same, with a copy that is still good to read. */
   upgradeCollecting: 0x1d,
+  /** The copy has been given up, and the home is being told. */
+  discarding: 0x04,
 } as const
 export type PageStateName = keyof typeof PageState
 
@@ -45,6 +47,7 @@ export const PAGE_EVENTS = [
   'recallRead', // the home wants a copy sent on, and one for itself
   'recallWrite', // the home wants the page handed on
   'discard', // this member gives its copy back
+  'discardSent', // the notice of that is on its way
   'lost', // the page's home or owner is down
   'lowerHere', // the directory, here, has given somebody a copy
   'forbidHere', // the directory, here, gives the page to a writer
@@ -100,6 +103,7 @@ export const PAGE_TABLE: Readonly<
     recallRead: impossible,
     recallWrite: impossible,
     discard: to('none'),
+    discardSent: impossible,
     lost: to('none', 'fail'),
     lowerHere: impossible,
     forbidHere: to('none'),
@@ -118,7 +122,8 @@ export const PAGE_TABLE: Readonly<
     invalidate: to('none', 'forbidInvalidated', 'acknowledge'),
     recallRead: impossible,
     recallWrite: impossible,
-    discard: to('none', 'forbid', 'tellDiscard'),
+    discard: to('discarding', 'forbid', 'tellDiscard'),
+    discardSent: impossible,
     lost: to('none', 'forbid'),
     lowerHere: impossible,
     forbidHere: to('none', 'forbidInvalidated'),
@@ -138,6 +143,7 @@ export const PAGE_TABLE: Readonly<
     recallRead: to('read', 'forbidWrite', 'sendCopy', 'writeBack'),
     recallWrite: to('none', 'forbidInvalidated', 'sendOwnership'),
     discard: to('write'),
+    discardSent: impossible,
     lost: to('none', 'forbid'),
     lowerHere: to('read', 'forbidWrite'),
     forbidHere: to('none', 'forbidInvalidated'),
@@ -157,6 +163,7 @@ export const PAGE_TABLE: Readonly<
     recallRead: impossible,
     recallWrite: impossible,
     discard: to('reading'),
+    discardSent: impossible,
     lost: to('none', 'fail'),
     lowerHere: impossible,
     forbidHere: to('reading'),
@@ -176,6 +183,7 @@ export const PAGE_TABLE: Readonly<
     recallRead: impossible,
     recallWrite: impossible,
     discard: to('writing'),
+    discardSent: impossible,
     lost: to('none', 'fail'),
     lowerHere: impossible,
     forbidHere: to('writing'),
@@ -195,6 +203,7 @@ export const PAGE_TABLE: Readonly<
     recallRead: impossible,
     recallWrite: impossible,
     discard: to('upgrading'),
+    discardSent: impossible,
     lost: to('none', 'forbid', 'fail'),
     lowerHere: impossible,
     forbidHere: to('writing', 'forbidInvalidated'),
@@ -214,6 +223,7 @@ export const PAGE_TABLE: Readonly<
     recallRead: impossible,
     recallWrite: impossible,
     discard: to('collecting'),
+    discardSent: impossible,
     lost: to('none', 'fail'),
     lowerHere: impossible,
     forbidHere: impossible,
@@ -233,7 +243,28 @@ export const PAGE_TABLE: Readonly<
     recallRead: impossible,
     recallWrite: impossible,
     discard: to('upgradeCollecting'),
+    discardSent: impossible,
     lost: to('none', 'forbid', 'fail'),
+    lowerHere: impossible,
+    forbidHere: impossible,
+    dropHere: impossible,
+  },
+  discarding: {
+    readFault: to('discarding'),
+    writeFault: to('discarding'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: to('discarding', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('discarding'),
+    discardSent: to('none', 'wake'),
+    lost: to('none', 'fail'),
     lowerHere: impossible,
     forbidHere: impossible,
     dropHere: impossible,
@@ -387,6 +418,10 @@ export class PageTable {
   /** A member is down: requests to it are lost, and its acknowledgements no longer awaited. */
   memberDown(rank: number): void {
     this.down |= 1 << rank
+    for (const page of [...this.deferred.keys()]) {
+      // Given up with its home: handing it on now would hand it to nobody.
+      if (this.homeOf(page) === rank) this.deferred.delete(page)
+    }
     for (let page = 0; page < this.pageBytes.length; page++) {
       if ((this.byte(page) & PAGE_PENDING) === 0) continue
       if (this.homeOf(page) === rank) {
@@ -399,6 +434,10 @@ export class PageTable {
         this.acknowledge(page, rank, entry, 1 << rank)
       }
     }
+  }
+
+  isDown(rank: number): boolean {
+    return (this.down & (1 << rank)) !== 0
   }
 
   /** The home says that the page is lost. */

@@ -350,7 +350,12 @@ uint8_t* Session::FrameFor(int rank, const Record& record, size_t* length) {
   }
   if (record.kind != kKindData && record.kind != kKindDataExclusive) return nullptr;
   const uint8_t state = region->state(page).load(std::memory_order_acquire);
-  return (state & kPageAcceptsData) != 0 ? region->frame(page) : nullptr;
+  if ((state & kPageAcceptsData) != 0) return region->frame(page);
+  // A page that was given up because its home went down may still be on its way from its owner.
+  const int home = static_cast<int>(region->HomeOf(page));
+  if (home == options_.rank || transport_->IsOpen(home)) return nullptr;
+  discarded_.resize(region->page_bytes());
+  return discarded_.data();
 }
 
 bool Session::OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) {

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <deque>
 #include <memory>
-#include <unordered_map>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "memory/fault.h"
@@ -127,7 +127,8 @@ class Session final : public FaultSink, public TransportClient {
 
   std::deque<Entry> connection_events_;  // never refused, unlike records
   bool watch_resumes_ = false;
-  uint32_t resumes_seen_ = 0;  // ResumeCount at the last kEventResumed
+  uint32_t resumes_seen_ = 0;       // ResumeCount at the last kEventResumed
+  std::vector<uint8_t> discarded_;  // where bytes go that nobody wants any more
   // Where this Exchange writes. Engine thread only.
   Entry* events_ = nullptr;
   uint32_t event_count_ = 0, event_capacity_ = 0;

@@ -45,6 +45,8 @@ class Transport {
   virtual bool Bind(int connection, int rank) = 0;
   virtual void Close(int connection) = 0;
   virtual void CloseAll() = 0;
+  // Whether the member can still be reached.
+  virtual bool IsOpen(int rank) const = 0;
 
   // Data path, engine thread. What is passed must stay unchanged until Flush returns.
   virtual void Queue(int rank, const Record* record, const uint8_t* payload) = 0;

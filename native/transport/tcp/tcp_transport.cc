@@ -127,6 +127,11 @@ void TcpTransport::CloseAll() {
   listener_.Reset();
 }
 
+bool TcpTransport::IsOpen(int rank) const {
+  const TcpConnection* connection = by_rank_[rank].load();
+  return connection != nullptr && connection->open();
+}
+
 // The connection is over: tells the client, unless it asked for this.
 void TcpTransport::End(TcpConnection* connection, uint32_t reason) {
   const int number = connection->number();

@@ -23,6 +23,7 @@ class TcpTransport final : public Transport {
   bool Bind(int connection, int rank) override;
   void Close(int connection) override;
   void CloseAll() override;
+  bool IsOpen(int rank) const override;
   void Queue(int rank, const Record* record, const uint8_t* payload) override;
   void QueueTo(int connection, const Record* record, const uint8_t* payload) override;
   void Flush() override;
