@@ -1,0 +1,56 @@
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+
+// What pagemesh promises, on real sizes. PAGEMESH_FULL_SIZE=1 runs the promises as they are made;
+// otherwise two of them run smaller, but large enough to meet the limits that they are about.
+const fullSize = process.env['PAGEMESH_FULL_SIZE'] === '1'
+const launcher = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const folder = fileURLToPath(new URL('../fixtures/goals/', import.meta.url))
+const defaultMaxMapCount = 65_530
+
+type Report = Record<string, number>
+
+/** Runs a program on `members` members; they print one JSON object a line. */
+function run(t: Test, members: number, program: string, ...args: (string | number)[]): Report[] {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [launcher, 'run', '-n', String(members), '--no-prefix', folder + program, ...args.map(String)],
+    { encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '' }, timeout: 230_000 },
+  )
+  t.equal(status, 0, 'the run succeeds', { stderr })
+  const lines = stdout.split('\n').filter((line) => line !== '')
+  const reports = lines.map((line) => JSON.parse(line) as Report)
+  for (const report of reports) t.comment(JSON.stringify(report))
+  return reports
+}
+
+t.test('one member increments 256 MiB, the other sums it up', (t) => {
+  const [report] = run(t, 2, 'increment-and-sum.mjs', 256)
+  t.equal(report?.['sum'], report?.['expected'])
+  t.equal(report?.['readFaults'], report?.['pages'], 'one read fault for each page')
+  t.end()
+})
+
+for (const placement of ['block', 'cyclic']) {
+  t.test(`alternating pages, more than vm.max_map_count, ${placement}`, (t) => {
+    const mebibytes = fullSize ? 1024 : 320
+    const reports = run(t, 2, 'alternate-pages.mjs', mebibytes, placement)
+    t.equal(reports.length, 2)
+    for (const report of reports) {
+      t.equal(report['wrong'], 0, 'right values to the last page')
+      t.ok((report['mostMappings'] ?? Infinity) < defaultMaxMapCount)
+      t.ok(Number(report['pageCount']) > defaultMaxMapCount)
+    }
+    const parked = reports.reduce((sum, report) => sum + Number(report['pagesParked']), 0)
+    t.ok(parked > 0, 'pages were lowered to stay below the limit')
+    t.end()
+  })
+}
+
+t.test('eight members hammer one word under a lock', (t) => {
+  const reports = run(t, 8, 'hammer.mjs', fullSize ? 10_000 : 500)
+  t.equal(reports.length, 8)
+  for (const report of reports) t.equal(report['total'], report['expected'])
+  t.end()
+})
