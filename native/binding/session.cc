@@ -88,6 +88,9 @@ bool Session::Open() {
     return false;
   }
   ProtectionBudget::Configure(options_.map_limit);
+  FaultEvent left_over;
+  while (PopFault(&left_over)) {
+  }  // of an earlier session, whose regions are private memory now
   SetFaultSink(this);
   return true;
 }
