@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { AcquireResult } from '../engine/commands.js'
 import { PagemeshError } from '../errors.js'
 import type { EngineClient } from './engine-client.js'
-import { invalid, show } from './validate.js'
+import { checkOptions, invalid, show } from './validate.js'
 
 /** Options of {@link Semaphore.acquire}. */
 export interface AcquireOptions {
@@ -67,8 +67,8 @@ export class Semaphore {
    * @throws ERR_PAGEMESH_MEMBER_DOWN, ERR_PAGEMESH_SEMAPHORE_MISMATCH, ERR_PAGEMESH_LEFT, or the
    * signal's reason
    */
-  async acquire(options: AcquireOptions = {}): Promise<Held> {
-    const { signal } = options
+  async acquire(options?: AcquireOptions): Promise<Held> {
+    const { signal } = checkOptions('acquire', options)
     if (signal !== undefined && !(signal instanceof AbortSignal)) {
       throw invalid(`signal must be an AbortSignal, not ${show(signal)}`)
     }

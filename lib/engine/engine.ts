@@ -344,6 +344,8 @@ export class Engine implements EngineContext {
 
   private leave(id: number): void {
     this.leaveId = id
+    for (const pin of this.pins.values()) pin.release() // others may wait for these pages
+    this.pins.clear()
     this.members.markLeaving(this.rank)
     this.sync.memberGone(this.rank)
     for (const rank of this.members.others()) this.ring.send(rank, Kind.Leaving, 0, 0)
@@ -470,7 +472,7 @@ export class Engine implements EngineContext {
 
   private onRange(command: Extract<Command, { op: 'prefetch' | 'pin' | 'discard' }>): void {
     const region = this.regions[command.region]
-    if (region === undefined) throw new Error(`no region ${command.region}`)
+    if (region === undefined) return this.fail(command.id, noRegion(command.region))
     const { id, firstPage, pageCount, access } = command
     this.operations.add(id)
     const done = (error: PagemeshError | undefined): void => {
@@ -486,6 +488,7 @@ export class Engine implements EngineContext {
       this.pins.set(id, pin)
       pin.start()
     } else {
+      this.releaseResumed() // pages held for threads that have touched them by now
       region.discard(firstPage, pageCount)
       done(undefined)
     }
@@ -493,7 +496,7 @@ export class Engine implements EngineContext {
 
   private onAtomic(command: Extract<Command, { op: 'atomic' }>): void {
     const region = this.regions[command.region]
-    if (region === undefined) throw new Error(`no region ${command.region}`)
+    if (region === undefined) return this.fail(command.id, noRegion(command.region))
     const { id, byteOffset, bits, operation, operand, expected } = command
     const page = Math.floor(byteOffset / region.info.pageBytes)
     const byteInPage = byteOffset % region.info.pageBytes
@@ -596,6 +599,14 @@ function whole(low: number, high: number): bigint {
 function publishedIn(file: string | undefined): { host: string; port: number } | undefined {
   const found = file === undefined ? undefined : readRendezvous(file)
   return found !== undefined && isIP(found.host) !== 0 ? found : undefined
+}
+
+function noRegion(id: number): PagemeshError {
+  return new PagemeshError(
+    'ERR_PAGEMESH_PROTOCOL',
+    `region ${id} was never mapped here, though rank 0 said so`,
+    { rank: 0 },
+  )
 }
 
 function errnoText(errno: number): string {

@@ -312,10 +312,19 @@ function isShape(value: unknown): boolean {
   return (
     typeof name === 'string' &&
     isIndex(byteLength, Number.MAX_SAFE_INTEGER) &&
-    isIndex(pageBytes, 2 ** 31) &&
+    isPageSize(pageBytes) &&
     pages > 0 &&
     pages < 2 ** 32 &&
     isPlacement(placement)
+  )
+}
+
+/** A power of two that the MMU may work with; mapping checks it against this machine's pages. */
+function isPageSize(value: unknown): boolean {
+  return (
+    isIndex(value, 2 ** 20 + 1) &&
+    Number(value) >= 4096 &&
+    Number.isInteger(Math.log2(Number(value)))
   )
 }
 

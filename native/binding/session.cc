@@ -140,6 +140,11 @@ void Session::Stop(bool exiting, int exit_code) {
 
 int Session::MapRegion(RegionOptions options) {
   if (options.id > kMaxRegionId || regions_[options.id].load() != nullptr) return EINVAL;
+  const uint32_t mmu_page_bytes = static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
+  if (options.page_bytes < mmu_page_bytes || options.page_bytes % mmu_page_bytes != 0 ||
+      options.page_count == 0 || options.base % mmu_page_bytes != 0) {
+    return EINVAL;
+  }
   options.rank = static_cast<uint32_t>(options_.rank);
   options.size = static_cast<uint32_t>(options_.size);
   Region* region = Region::Map(options);
