@@ -1,20 +1,19 @@
-import { isIP } from 'node:net'
 import { constants } from 'node:os'
 import { receiveMessageOnPort } from 'node:worker_threads'
-import { Joiner } from '../cluster/joiner.js'
-import { readRendezvous } from '../cluster/launch-environment.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
-import { Kind, MAX_MEMBERS, Word } from '../protocol/messages.js'
+import { Kind, Word } from '../protocol/messages.js'
 import type { Command, EngineData, RegionInfo } from './commands.js'
 import { JOIN_ID } from './commands.js'
 import type { EngineContext } from './context.js'
 import { EngineRegion } from './engine-region.js'
+import { Joining } from './joining.js'
 import { Members } from './members.js'
-import { HomeAtomic, Pin, Prefetch } from './range-operations.js'
+import { Pin, Prefetch } from './range-operations.js'
 import { RegionOpening } from './region-opening.js'
 import { EventKind, Ring } from './ring.js'
 import { Synchronization } from './synchronization.js'
+import { WordOperations } from './word-operations.js'
 import { PlacementCode } from '../protocol/placement.js'
 
 /** How long one wait lasts at most; heartbeats and time-outs are looked at between waits. */
@@ -41,18 +40,13 @@ export class Engine implements EngineContext {
   readonly ring: Ring
   private readonly data: EngineData
   private readonly members: Members
-  private readonly joiner: Joiner
-  private joinAnswered = false
-  private readonly failedDials: { connection: number; reason: string }[] = []
-  private nextFailedDial = -1 // no number of a native connection
-  private readonly connectionsByRank = new Map<number, number>()
+  private readonly joining: Joining
   private readonly regions: (EngineRegion | undefined)[] = []
   private readonly opening: RegionOpening
   private readonly sync: Synchronization
   private readonly pins = new Map<number, Pin>()
-  /** Word operations whose answer is to come from another member. */
-  private readonly remoteAtomics = new Map<number, { home: number; bits: number }>()
-  /** Prefetches, pins and word operations that are under way here; they end when they end. */
+  private readonly words: WordOperations
+  /** Prefetches, pins and word operations that have not been answered. */
   private readonly operations = new Set<number>()
   private failure: PagemeshError | undefined
   private leaveId: number | undefined
@@ -63,8 +57,6 @@ export class Engine implements EngineContext {
   /** When a page that waits for a thread to touch it is taken away all the same. */
   private resumeDeadlineMs = Infinity
   private readonly resumingRegions = new Set<EngineRegion>()
-  /** When the joiner wants its tick; looked up when something happened to it. */
-  private joinerDeadlineMs = Infinity
 
   constructor(data: EngineData) {
     this.data = data
@@ -88,21 +80,19 @@ export class Engine implements EngineContext {
     )
     this.beatMs = data.heartbeatTimeoutMs / HEARTBEATS_PER_TIMEOUT
     this.nextBeatMs = this.nowMs + this.beatMs
-    this.joiner = this.makeJoiner()
+    this.joining = new Joining(this, data, (error) => this.onJoined(error))
+    this.words = new WordOperations(this)
   }
 
   /** Runs until the mesh is left or native code says stop. */
   run(): void {
-    this.joiner.start()
-    this.reportFailedDials()
-    this.checkJoin()
+    this.joining.start()
     while (this.running) {
       const count = this.ring.exchange(this.timeoutMs(), this.resumeDeadlineMs < Infinity)
       if (count < 0) return
       this.nowMs = performance.now()
       for (let i = 0; i < count; i++) this.onEvent(i)
       this.releaseResumed()
-      if (this.failedDials.length > 0) this.reportFailedDials()
       if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
     }
     this.ring.flush()
@@ -164,14 +154,11 @@ export class Engine implements EngineContext {
       case EventKind.wake:
         return this.onCommands()
       case EventKind.clusterFrame:
-        this.joiner.received(ring.event(index, 1), ring.blob(index).slice())
-        return this.checkJoin()
+        return this.joining.received(ring.event(index, 1), ring.blob(index).slice())
       case EventKind.opened:
-        this.joiner.opened(ring.event(index, 1))
-        return this.checkJoin()
+        return this.joining.opened(ring.event(index, 1))
       case EventKind.accepted:
-        this.joiner.accepted(ring.event(index, 1))
-        return this.checkJoin()
+        return this.joining.accepted(ring.event(index, 1))
       case EventKind.closed:
         return this.onClosed(ring.event(index, 1), ring.event(index, 2) - 1, ring.event(index, 3))
     }
@@ -202,9 +189,15 @@ export class Engine implements EngineContext {
       case Kind.BarrierReply:
         return this.sync.onMessage(kind, from, word)
       case Kind.AtomicRequest:
-        return this.onAtomicRequest(index, from, word)
+        return this.words.onRequest(
+          this.regionOf(index, from),
+          ring.record(index, Word.page),
+          from,
+          word,
+        )
       case Kind.AtomicReply:
-        return this.onAtomicReply(from, word)
+        if (this.failure !== undefined) return // the question was failed already
+        return this.words.onReply(from, word)
       case Kind.RegionControl:
         return this.opening.onMessage(from, ring.blob(index))
       case Kind.Heartbeat:
@@ -232,8 +225,7 @@ export class Engine implements EngineContext {
 
   private onClosed(connection: number, rank: number, reason: number): void {
     const why = CLOSE_REASONS[reason] ?? errnoText(reason)
-    this.joiner.closed(connection, why)
-    this.checkJoin()
+    this.joining.closed(connection, why)
     if (rank < 0 || !this.members.isUp(rank)) return
     if (this.members.isLeaving(rank) && this.isLeaving()) this.memberGone(rank)
     else this.memberDown(rank, why)
@@ -241,61 +233,11 @@ export class Engine implements EngineContext {
 
   // Members.
 
-  private makeJoiner(): Joiner {
-    const { data } = this
-    return new Joiner(
-      {
-        rank: data.rank,
-        size: data.size,
-        key: data.key,
-        listen: data.listen,
-        rendezvous: data.rendezvous,
-        findRendezvous: () => publishedIn(data.rendezvousFile),
-        nowMs: this.nowMs,
-        timeoutMs: data.joinTimeoutMs,
-      },
-      {
-        connect: (host, port) => this.dial(host, port),
-        send: (connection, frame) => this.ring.sendBlobTo(connection, Kind.Cluster, frame),
-        close: (connection) => {
-          this.ring.flush()
-          this.addon.closeConnection(this.session, connection)
-        },
-        bind: (connection, rank) => {
-          this.connectionsByRank.set(rank, connection)
-          this.addon.bindRank(this.session, connection, rank)
-        },
-      },
-    )
-  }
-
-  private dial(host: string, port: number): number {
-    try {
-      return this.addon.connect(this.session, host, port)
-    } catch (error) {
-      // Refused before it began. The joiner hears of it like of any other failure: later.
-      const connection = this.nextFailedDial--
-      this.failedDials.push({ connection, reason: (error as Error).message })
-      return connection
-    }
-  }
-
-  private reportFailedDials(): void {
-    for (const { connection, reason } of this.failedDials.splice(0)) {
-      this.joiner.closed(connection, reason)
-      this.checkJoin()
-    }
-  }
-
-  private checkJoin(): void {
-    const { outcome } = this.joiner
-    this.joinerDeadlineMs = this.joiner.nextDeadlineMs()
-    if (this.joinAnswered || outcome.state === 'joining') return
-    this.joinAnswered = true
+  private onJoined(error: PagemeshError | undefined): void {
     this.members.heardAll(this.nowMs)
-    if (outcome.state === 'joined') return this.answer(JOIN_ID, undefined)
+    if (error === undefined) return this.answer(JOIN_ID, undefined)
     this.ring.flush()
-    this.fail(JOIN_ID, outcome.error)
+    this.fail(JOIN_ID, error)
     this.running = false
   }
 
@@ -304,8 +246,7 @@ export class Engine implements EngineContext {
     if (!this.members.isUp(rank)) return
     this.members.markDown(rank, reason)
     this.addon.setView(this.session, this.members.view)
-    const connection = this.connectionsByRank.get(rank)
-    if (connection !== undefined) this.addon.closeConnection(this.session, connection)
+    this.joining.disconnect(rank)
     const error = this.members.errorFor(rank, 'what was asked of the mesh', true)
     this.failure ??= error
     this.sync.memberGone(rank)
@@ -326,8 +267,7 @@ export class Engine implements EngineContext {
   private failAll(error: PagemeshError): void {
     this.sync.failAll(error)
     this.opening.failAll(error)
-    for (const id of this.remoteAtomics.keys()) this.fail(id, error)
-    this.remoteAtomics.clear()
+    this.words.forgetAll()
     for (const id of [...this.operations]) {
       this.pins.get(id)?.release() // not complete, so nobody will
       this.pins.delete(id)
@@ -356,7 +296,7 @@ export class Engine implements EngineContext {
   private checkLeft(): void {
     if (this.leaveId === undefined || !this.members.allLeaving() || !this.running) return
     this.running = false
-    this.joiner.close()
+    this.joining.close()
     this.ring.flush()
     this.answer(this.leaveId, undefined)
   }
@@ -364,7 +304,7 @@ export class Engine implements EngineContext {
   // Time.
 
   private nextDeadlineMs(): number {
-    return Math.min(this.nextBeatMs, this.resumeDeadlineMs, this.joinerDeadlineMs)
+    return Math.min(this.nextBeatMs, this.resumeDeadlineMs, this.joining.deadlineMs)
   }
 
   private timeoutMs(): number {
@@ -372,12 +312,11 @@ export class Engine implements EngineContext {
   }
 
   private onTimer(): void {
-    this.joiner.tick(this.nowMs)
-    this.checkJoin()
+    this.joining.tick(this.nowMs)
     if (this.nowMs < this.nextBeatMs) return
     const lateMs = this.nowMs - this.nextBeatMs
     this.nextBeatMs = this.nowMs + this.beatMs
-    if (this.joiner.outcome.state !== 'joined') return
+    if (!this.joining.joined) return
     for (const rank of this.members.others()) this.ring.send(rank, Kind.Heartbeat, 0, 0)
     // A process that was stopped finds everyone silent: give them time to be heard again.
     if (lateMs > this.beatMs) return this.members.heardAll(this.nowMs)
@@ -462,7 +401,7 @@ export class Engine implements EngineContext {
         return this.sync.acquire(id, key, name, permits, mode)
       }
       case 'atomic':
-        return this.onAtomic(command)
+        return this.onWordOperation(command)
       case 'prefetch':
       case 'pin':
       case 'discard':
@@ -494,111 +433,12 @@ export class Engine implements EngineContext {
     }
   }
 
-  private onAtomic(command: Extract<Command, { op: 'atomic' }>): void {
+  private onWordOperation(command: Extract<Command, { op: 'atomic' }>): void {
     const region = this.regions[command.region]
     if (region === undefined) return this.fail(command.id, noRegion(command.region))
-    const { id, byteOffset, bits, operation, operand, expected } = command
-    const page = Math.floor(byteOffset / region.info.pageBytes)
-    const byteInPage = byteOffset % region.info.pageBytes
-    const home = region.homes.homeOf(page)
-    if (home === this.rank) {
-      const word = { page, byteInPage, bits, operation, operand, expected }
-      this.operations.add(id)
-      new HomeAtomic(this, region, word, (before, error) => {
-        if (!this.operations.has(id)) return
-        if (error !== undefined) this.fail(id, error)
-        else this.answer(id, before)
-      }).start()
-      return
-    }
-    this.remoteAtomics.set(id, { home, bits })
-    const [operandLow, operandHigh] = halves(operand)
-    const [expectedLow, expectedHigh] = halves(expected)
-    this.ring.send(
-      home,
-      Kind.AtomicRequest,
-      command.region,
-      page,
-      id,
-      byteInPage,
-      operation,
-      bits,
-      operandLow,
-      operandHigh,
-      expectedLow,
-      expectedHigh,
-    )
+    this.operations.add(command.id)
+    this.words.start(command, region)
   }
-
-  private onAtomicRequest(index: number, from: number, word: (offset: number) => number): void {
-    const region = this.regionOf(index, from)
-    const page = this.ring.record(index, Word.page)
-    const [request, byteInPage, operation, bits] = [word(0), word(1), word(2), word(3)]
-    const valid =
-      page < region.info.pageCount &&
-      region.homes.homeOf(page) === this.rank &&
-      (bits === 32 || bits === 64) &&
-      operation <= 3 &&
-      byteInPage % (bits / 8) === 0 &&
-      byteInPage < region.info.pageBytes
-    if (!valid) {
-      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', 'an operation on no word of this home')
-    }
-    const operand = whole(word(4), word(5))
-    const expected = whole(word(6), word(7))
-    const operationOnWord = { page, byteInPage, bits, operation, operand, expected }
-    new HomeAtomic(this, region, operationOnWord, (before, error) => {
-      const [low, high] = halves(before)
-      const lost = error === undefined ? 0 : 1
-      this.ring.send(
-        from,
-        Kind.AtomicReply,
-        region.info.id,
-        page,
-        request,
-        low,
-        high,
-        lost,
-        error?.rank ?? 0,
-      )
-    }).start()
-  }
-
-  private onAtomicReply(from: number, word: (offset: number) => number): void {
-    const id = word(0)
-    const pending = this.remoteAtomics.get(id)
-    if (pending?.home !== from) {
-      if (this.failure !== undefined) return // the question was failed already
-      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', 'an answer to an operation not asked for')
-    }
-    this.remoteAtomics.delete(id)
-    if (word(3) === 0) return this.answer(id, whole(word(1), word(2)))
-    const owner = word(4) % MAX_MEMBERS
-    this.fail(
-      id,
-      new PagemeshError(
-        'ERR_PAGEMESH_PAGE_LOST',
-        `the word's page is lost: its owner, rank ${owner}, is down (home: rank ${from})`,
-        { rank: owner },
-      ),
-    )
-  }
-}
-
-const WORD_MASK = 0xffffffffn
-
-function halves(value: bigint): [number, number] {
-  const bits = BigInt.asUintN(64, value)
-  return [Number(bits & WORD_MASK), Number(bits >> 32n)]
-}
-
-function whole(low: number, high: number): bigint {
-  return (BigInt(high) << 32n) | BigInt(low)
-}
-
-function publishedIn(file: string | undefined): { host: string; port: number } | undefined {
-  const found = file === undefined ? undefined : readRendezvous(file)
-  return found !== undefined && isIP(found.host) !== 0 ? found : undefined
 }
 
 function noRegion(id: number): PagemeshError {
