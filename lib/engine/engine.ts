@@ -172,7 +172,8 @@ export class Engine implements EngineContext {
       this.dispatch(index, from)
     } catch (error) {
       if (!(error instanceof PagemeshError) || error.code !== 'ERR_PAGEMESH_PROTOCOL') throw error
-      this.memberDown(from, `it broke the protocol: ${error.message}`)
+      // What a member sent earlier may come to light only now.
+      this.memberDown(error.rank ?? from, `it broke the protocol: ${error.message}`)
     }
   }
 
@@ -249,10 +250,10 @@ export class Engine implements EngineContext {
     this.joining.disconnect(rank)
     const error = this.members.errorFor(rank, 'what was asked of the mesh', true)
     this.failure ??= error
-    this.sync.memberGone(rank)
+    this.failAll(error)
+    this.sync.memberDown(rank)
     this.opening.memberGone(rank)
     for (const region of this.regions) region?.memberDown(rank)
-    this.failAll(error)
     this.checkLeft()
   }
 
@@ -277,7 +278,7 @@ export class Engine implements EngineContext {
 
   private onLeaving(from: number): void {
     this.members.markLeaving(from)
-    this.sync.memberGone(from)
+    this.sync.memberLeft(from)
     this.opening.memberGone(from)
     this.checkLeft()
   }
@@ -287,7 +288,7 @@ export class Engine implements EngineContext {
     for (const pin of this.pins.values()) pin.release() // others may wait for these pages
     this.pins.clear()
     this.members.markLeaving(this.rank)
-    this.sync.memberGone(this.rank)
+    this.sync.memberLeft(this.rank)
     for (const rank of this.members.others()) this.ring.send(rank, Kind.Leaving, 0, 0)
     this.checkLeft()
   }

@@ -92,9 +92,17 @@ export class Synchronization {
     }
   }
 
-  /** The member has left or is down: what it held is free, what it waited for is not. */
-  memberGone(rank: number): void {
+  /** What the member held is free, and barriers that wait for it are broken. */
+  memberLeft(rank: number): void {
     this.semaphores.memberGone(rank)
+    this.barriers.memberGone(rank)
+  }
+
+  /**
+   * Barriers are broken; but what the member held is handed to nobody: what a lock guards may be
+   * half written, and everybody is about to hear that the member is down.
+   */
+  memberDown(rank: number): void {
     this.barriers.memberGone(rank)
   }
 
