@@ -119,7 +119,14 @@ export class RegionOpening {
         return this.context.answer(message.question, fromWire(message.region))
       case 'refused':
         if (!this.pending.delete(message.question)) return
-        return this.context.fail(message.question, new PagemeshError(message.code, message.message))
+        return this.context.fail(
+          message.question,
+          new PagemeshError(
+            message.code,
+            message.message,
+            message.rank === undefined ? {} : { rank: message.rank },
+          ),
+        )
     }
   }
 
