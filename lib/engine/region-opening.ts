@@ -30,6 +30,7 @@ type RegionMessage =
       readonly question: number
       readonly code: PagemeshErrorCode
       readonly message: string
+      readonly rank?: number | undefined
     }
 type WireInfo = RegionShape & { readonly id: number; readonly base: string }
 
@@ -218,9 +219,9 @@ export class RegionOpening {
 
   private giveUp(known: Known, error: PagemeshError): void {
     this.known.delete(known.shape.name)
-    const { code, message } = error
+    const { code, message, rank: about } = error
     for (const { rank, question } of known.openers) {
-      this.say(rank, { type: 'refused', question, code, message })
+      this.say(rank, { type: 'refused', question, code, message, rank: about })
     }
   }
 }
@@ -298,7 +299,8 @@ function isRegionMessage(value: unknown): value is RegionMessage {
     case 'refused':
       return (
         isQuestion(value.question) &&
-        [value.code, value.message].every((field) => typeof field === 'string')
+        [value.code, value.message].every((field) => typeof field === 'string') &&
+        (value.rank === undefined || isIndex(value.rank, 32))
       )
     default:
       return false
@@ -318,6 +320,8 @@ function isShape(value: unknown): boolean {
   const pages = Number(byteLength) / Number(pageBytes)
   return (
     typeof name === 'string' &&
+    name.length > 0 &&
+    Buffer.byteLength(name) <= 255 &&
     isIndex(byteLength, Number.MAX_SAFE_INTEGER) &&
     isPageSize(pageBytes) &&
     pages > 0 &&

@@ -345,6 +345,9 @@ export class Directory {
   /** False: the request has to wait. */
   private tryRequest(page: number, kind: number, requester: number): boolean {
     const event = this.classify(page, kind, requester)
+    if ((this.control(page) & 0xff) === EntryState.ownedAway && this.ownerOf(page) === requester) {
+      throw this.cannotHappen(page, event, requester) // it has what it asks for
+    }
     const cell = compiled[(this.control(page) & 0xff) * EVENT_COUNT + event]
     if (cell === wait) return false
     if (requester !== this.home && this.here.isHeld(page) && this.takesFromHome(page, event)) {
