@@ -147,7 +147,7 @@ export class Region {
    * be pinned. Other members wait meanwhile; so pin for 'write' whatever this member itself may
    * write while it holds the pin.
    *
-   * @throws as {@link prefetch}
+   * @throws as {@link prefetch}; ERR_PAGEMESH_OUT_OF_RANGE also if too many ranges are pinned
    */
   async pin(
     byteOffset: number,

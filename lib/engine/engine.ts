@@ -16,6 +16,12 @@ import { Synchronization } from './synchronization.js'
 import { WordOperations } from './word-operations.js'
 import { PlacementCode } from '../protocol/placement.js'
 
+/**
+ * A pinned range costs two mappings that parking cannot get back; half of all are left for what is
+ * not pinned.
+ */
+const BOUNDARIES_PER_PIN = 4
+
 /** How long one wait lasts at most; heartbeats and time-outs are looked at between waits. */
 const HEARTBEATS_PER_TIMEOUT = 5
 
@@ -424,6 +430,8 @@ export class Engine implements EngineContext {
     if (command.op === 'prefetch') {
       new Prefetch(region, firstPage, pageCount, access, done).start()
     } else if (command.op === 'pin') {
+      const most = Math.floor(this.addon.probe().mapBoundaryLimit / BOUNDARIES_PER_PIN)
+      if (this.pins.size >= most) return done(tooManyPins(most))
       const pin = new Pin(region, firstPage, pageCount, access, done)
       this.pins.set(id, pin)
       pin.start()
@@ -440,6 +448,14 @@ export class Engine implements EngineContext {
     this.operations.add(command.id)
     this.words.start(command, region)
   }
+}
+
+function tooManyPins(most: number): PagemeshError {
+  return new PagemeshError(
+    'ERR_PAGEMESH_OUT_OF_RANGE',
+    `at most ${most} ranges can be pinned at a time: release some, pin larger ranges, or raise ` +
+      'vm.max_map_count',
+  )
 }
 
 function noRegion(id: number): PagemeshError {
