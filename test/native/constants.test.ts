@@ -17,7 +17,7 @@ function native(name: string): number | undefined {
 
 /** The native name of a number: `kindData` for Kind.Data. */
 function nameOf(prefix: string, name: string): string {
-  return prefix + name[0]!.toUpperCase() + name.slice(1)
+  return prefix + name[0].toUpperCase() + name.slice(1)
 }
 
 function withSession<T>(rank: number, size: number, use: (session: number) => T): T {

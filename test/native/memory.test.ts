@@ -64,7 +64,10 @@ t.test('neighbours in the same position are raised together', async (t) => {
   states.fill(PageState.read, 20, 40)
   bytes[18 * pageBytes] = 1
   const raised = mappingAt(at + 18n * 4096n)
-  t.ok(raised !== undefined && raised.first >= at && raised.end <= at + 20n * 4096n, raised?.line)
+  t.ok(
+    raised !== undefined && raised.first >= at && raised.end <= at + 20n * 4096n,
+    String(raised?.line),
+  )
   t.match(raised?.line, /rw-s/)
   t.equal(bytes[39 * pageBytes], 0)
   t.match(mappingAt(at + 39n * 4096n)?.line, /r--s/)
