@@ -97,8 +97,8 @@ export class Engine implements EngineContext {
       const count = this.ring.exchange(this.timeoutMs(), this.resumeDeadlineMs < Infinity)
       if (count < 0) return
       this.nowMs = performance.now()
-      for (let i = 0; i < count; i++) this.onEvent(i)
-      this.releaseResumed()
+      for (let i = 0; i < count; i++) this.step(() => this.onEvent(i), undefined)
+      this.step(() => this.releaseResumed(), undefined)
       if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
     }
     this.ring.flush()
@@ -174,12 +174,23 @@ export class Engine implements EngineContext {
   private onRecord(index: number, from: number): void {
     if (!this.members.isUp(from)) return
     this.members.heard(from, this.nowMs)
+    this.step(() => this.dispatch(index, from), from)
+  }
+
+  /**
+   * Runs something that may find out that a member broke the protocol, and ends that member's
+   * membership. The culprit is not always who sent the record in hand (`from`): what a member sent
+   * earlier may have waited in a queue.
+   */
+  private step(run: () => void, from: number | undefined): void {
     try {
-      this.dispatch(index, from)
+      run()
     } catch (error) {
       if (!(error instanceof PagemeshError) || error.code !== 'ERR_PAGEMESH_PROTOCOL') throw error
-      // What a member sent earlier may come to light only now.
-      this.memberDown(error.rank ?? from, `it broke the protocol: ${error.message}`)
+      const culprit = error.rank ?? from
+      // Our own mistake, if nobody else's: the process cannot go on.
+      if (culprit === undefined || culprit === this.rank) throw error
+      this.memberDown(culprit, `it broke the protocol: ${error.message}`)
     }
   }
 

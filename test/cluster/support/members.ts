@@ -17,7 +17,7 @@ const patienceMs = 20_000
 /** What a failure looks like on this side of the process boundary. */
 export interface Failure {
   readonly name?: string
-  readonly code: string
+  readonly code: string | undefined
   readonly message: string
   readonly rank: number | undefined
 }
@@ -26,6 +26,7 @@ export interface Failure {
 export interface Room {
   readonly pagemesh: typeof pagemesh
   readonly sleep: (ms: number) => Promise<void>
+  /** Undefined before the first join. */
   mesh: pagemesh.Mesh
   readonly regions: Record<string, pagemesh.Region>
   readonly held: Record<string, pagemesh.Held>
@@ -33,16 +34,21 @@ export interface Room {
   join(options?: pagemesh.JoinOptions): Promise<pagemesh.Mesh>
   open(name: string, options: pagemesh.RegionOptions): Promise<pagemesh.Region>
   failure(action: () => unknown): Promise<Failure>
+  /** Runs an expression with these variables. */
+  evaluate(expression: string, variables: Record<string, unknown>): unknown
 }
 
 type Body<A extends unknown[], R> = (room: Room, ...args: A) => R
 type Answer = { id: number; value: unknown } | { id: number; error: Failure }
-type Settle = { resolve: (value: unknown) => void; reject: (error: Error) => void }
+interface Settle {
+  resolve: (value: unknown) => void
+  reject: (error: Error) => void
+}
 type Ending = number | NodeJS.Signals
 
 /** An error that a member's function threw. */
 export class MemberFailure extends Error implements Failure {
-  readonly code: string
+  readonly code: string | undefined
   readonly rank: number | undefined
 
   constructor(of: string, { name, message, code, rank }: Failure) {
@@ -214,7 +220,13 @@ export async function joinAll(
   members: readonly Member[],
   options: pagemesh.JoinOptions = {},
 ): Promise<void> {
-  await all(members, async (room, given) => void (await room.join(given)), options)
+  await all(
+    members,
+    async (room, given) => {
+      await room.join(given)
+    },
+    options,
+  )
 }
 
 /** Runs a function in all members at the same time; results by rank. */
