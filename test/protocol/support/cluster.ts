@@ -1,0 +1,817 @@
+import { PagemeshError } from '../../../dist/errors.js'
+import { RegionCoherence } from '../../../dist/protocol/coherence.js'
+import {
+  ENTRY_BUSY,
+  ENTRY_EVENTS,
+  EntryState,
+  entryStateName,
+} from '../../../dist/protocol/directory.js'
+import { Kind } from '../../../dist/protocol/messages.js'
+import {
+  PAGE_EVENTS,
+  PAGE_HELD,
+  PAGE_PENDING,
+  PageState,
+  permits,
+  stateName,
+} from '../../../dist/protocol/page-table.js'
+import { HomeMap, type Placement } from '../../../dist/protocol/placement.js'
+import type { CoherenceSink } from '../../../dist/protocol/sink.js'
+
+/**
+ * A whole mesh in one process, one step at a time: members with the real protocol, and around it
+ * fakes of what native code does (MMU, frames, faulting threads, transport) and of what the engine
+ * does (members that are down). What happens next is chosen from outside: by a seed, or by an
+ * explorer that tries everything.
+ */
+
+export type Access = 'read' | 'write'
+
+export interface Message {
+  readonly from: number
+  readonly to: number
+  readonly kind: number
+  readonly page: number
+  readonly a: number
+  readonly b: number
+  /** The page's bytes, if it carries them: the number of the write that they come from. */
+  readonly contents?: number | undefined
+}
+
+/** What the MMU enforces; bits as in a page's state. */
+const Mmu = { none: 0, read: 1, write: 3 } as const
+const REGION = 7
+const ACCEPTS_DATA = 0x80 // native/memory/page_state.h
+const EXPECTS_WRITE_BACK = 0x80 // native/binding/session.cc
+
+interface Thread {
+  page: number
+  access: Access
+  state: 'idle' | 'running' | 'asleep'
+}
+
+interface Fault {
+  readonly page: number
+  readonly access: Access
+  readonly unsentState: number
+}
+
+type Action =
+  | { readonly does: 'protect'; readonly page: number; readonly access: number }
+  | { readonly does: 'wake'; readonly page: number }
+
+/** Ways to break the world around the protocol, to prove that the checks notice. */
+export interface Sabotage {
+  /** What goes onto the wire instead of a message. */
+  readonly send?: (message: Message, cluster: Cluster) => readonly Message[]
+  /** False: the MMU is not told. */
+  readonly protect?: (access: 'none' | Access, was: number, invalidated: boolean) => boolean
+  /** False: the bytes of a message do not reach the frame. */
+  readonly fill?: (message: Message) => boolean
+  /** False: nobody is woken. */
+  readonly wake?: boolean
+  /** Sends go out before protections are lowered. */
+  readonly sendsFirst?: boolean
+  /** Threads may ask for a page before the home has been told that it was given back. */
+  readonly hastyDiscards?: boolean
+  /** The transport does not keep the order of a pair. */
+  readonly unordered?: boolean
+  /** False: this member is never told that another is down. */
+  readonly tellDown?: (member: number, down: number) => boolean
+}
+
+export interface ClusterOptions {
+  readonly members: number
+  readonly pages: number
+  readonly placement: Placement
+  readonly threads?: number
+  /** How many operations the threads and the engine's callers may begin in all. */
+  readonly operations: number
+  /**
+   * 'atOnce': a step's actions are carried out with the step. 'batched': as the engine does it, the
+   * actions of a batch of events come after it, protections first, and threads run in between.
+   */
+  readonly actions: 'atOnce' | 'batched'
+  /** Giving back copies, or whatever state the page is in. */
+  readonly discards?: 'copies' | 'always' | 'never'
+  /** How many pins may be taken. */
+  readonly pins?: number
+  readonly prefetches?: boolean
+  /** Lowering of pages by native code that is short of mappings; states stay what they are. */
+  readonly parking?: boolean
+  /** Whether a page granted to a waiting thread is held until some later step. */
+  readonly holdGranted?: () => boolean
+  /** Whether a faulting thread finds the connection busy, so that the engine sends for it. */
+  readonly sendFails?: () => boolean
+  /** How many members may die. */
+  readonly deaths?: number
+  /** Which part of what a dying member has sent still arrives. */
+  readonly survives?: (count: number) => number
+  readonly sabotage?: Sabotage
+  /** Each state and event that the protocol's tables met. */
+  readonly onCell?: (table: 'page' | 'entry', state: string, event: string) => void
+}
+
+/** One thing that can happen next. */
+export type Choice =
+  | { readonly do: 'touch'; at: number; thread: number; page: number; access: Access }
+  | { readonly do: 'prefetch'; at: number; page: number; access: Access }
+  | { readonly do: 'discard' | 'pin' | 'park'; at: number; page: number }
+  | { readonly do: 'kill'; at: number }
+  | { readonly do: 'run'; at: number; thread: number }
+  | { readonly do: 'arrive'; at: number; from: number; index: number }
+  | { readonly do: 'event' | 'fault' | 'action' | 'send'; at: number }
+  | { readonly do: 'release'; at: number; page: number }
+  | { readonly do: 'noticeDown'; at: number; down: number }
+
+/** Choices that begin something, as opposed to those that carry on what has begun. */
+const BEGINNINGS: ReadonlySet<string> = new Set([
+  'touch',
+  'prefetch',
+  'discard',
+  'pin',
+  'park',
+  'kill',
+])
+export const begins = (choice: Choice): boolean => BEGINNINGS.has(choice.do)
+
+export class CheckFailed extends Error {}
+
+/** One member, and the native code and the engine around its protocol. */
+class Member implements CoherenceSink {
+  alive = true
+  /** Bitmap of the members that this one knows to be down. */
+  down = 0
+  readonly states: Uint8Array
+  readonly directory: Uint32Array
+  readonly mmu: Uint8Array
+  /** For each page, the number of the write whose contents are in the frame. */
+  readonly frames: number[]
+  readonly threads: Thread[]
+  readonly coherence: RegionCoherence
+  inbox: Message[] = []
+  /** A batch of events is being stepped through: nothing new arrives. */
+  inBatch = false
+  /** Actions are being carried out: the engine does nothing else. */
+  flushing = false
+  faults: Fault[] = []
+  actions: Action[] = []
+  sends: Message[] = []
+  /** Pages given back, of which the home has not been told yet. */
+  discarded: number[] = []
+  /** A page for each hold that somebody has to let go of. */
+  held: number[] = []
+
+  constructor(
+    private readonly cluster: Cluster,
+    readonly rank: number,
+  ) {
+    const { homes, options } = cluster
+    const { pages } = options
+    this.states = new Uint8Array(pages)
+    this.mmu = new Uint8Array(pages)
+    this.directory = new Uint32Array(2 * pages)
+    this.frames = new Array<number>(pages).fill(0)
+    this.threads = Array.from({ length: options.threads ?? 1 }, () => ({
+      page: 0,
+      access: 'read',
+      state: 'idle',
+    }))
+    const { states, directory } = this
+    this.coherence = new RegionCoherence({
+      region: REGION,
+      rank,
+      homes,
+      states,
+      directory,
+      sink: this,
+    })
+    if (options.onCell !== undefined) this.watchCells(options.onCell)
+    // Where a member's pages alternate with others', they begin parked.
+    if (options.placement === 'cyclic' && options.members > 1) return
+    for (const [first, count] of homes.runsOf(rank)) this.mmu.fill(Mmu.write, first, first + count)
+  }
+
+  /** Tells of each cell of the two tables that is used. */
+  private watchCells(onCell: NonNullable<ClusterOptions['onCell']>): void {
+    const { pages } = this.coherence
+    const step = pages.step.bind(pages)
+    pages.step = (page, event, from, requester) => {
+      const state = stateName(pages.byte(page)) ?? 'unknown'
+      const waited = pages.isDeferred(page)
+      step(page, event, from, requester)
+      if (pages.isDeferred(page) === waited) onCell('page', state, PAGE_EVENTS[event])
+    }
+    // Which cell a request meets is known to nobody outside.
+    const directory = this.coherence.directory as unknown as {
+      control: (page: number) => number
+      run: (page: number, event: number, from: number) => void
+      classify: (page: number, kind: number, requester: number) => number
+      tryRequest: (page: number, kind: number, requester: number) => boolean
+    }
+    const run = directory.run.bind(directory)
+    const tryRequest = directory.tryRequest.bind(directory)
+    const cell = (page: number, event: number): [string, string] => [
+      entryStateName(directory.control(page)) ?? 'unknown',
+      ENTRY_EVENTS[event],
+    ]
+    directory.run = (page, event, from) => {
+      const used = cell(page, event)
+      run(page, event, from)
+      onCell('entry', ...used)
+    }
+    directory.tryRequest = (page, kind, requester) => {
+      const used = cell(page, directory.classify(page, kind, requester))
+      const served = tryRequest(page, kind, requester)
+      if (!served && (directory.control(page) & ENTRY_BUSY) !== 0) onCell('entry', ...used)
+      return served
+    }
+  }
+
+  // What the protocol asks for.
+
+  send(to: number, kind: number, _region: number, page: number, a: number, b: number): void {
+    this.queue({ from: this.rank, to, kind, page, a, b })
+  }
+
+  sendPage(to: number, kind: number, _region: number, page: number, a: number, b: number): void {
+    this.queue({ from: this.rank, to, kind, page, a, b, contents: NaN })
+  }
+
+  protect(_region: number, page: number, access: 'none' | Access, invalidated: boolean): void {
+    const { protect } = this.cluster.sabotage
+    if (protect !== undefined && !protect(access, this.mmu[page], invalidated)) return
+    this.perform({ does: 'protect', page, access: Mmu[access] })
+  }
+
+  wake(_region: number, page: number): void {
+    this.perform({ does: 'wake', page })
+  }
+
+  granted(_region: number, page: number): void {
+    const waited = this.threads.some((thread) => thread.state !== 'idle' && thread.page === page)
+    if (!waited || this.held.includes(page)) return
+    if (this.cluster.options.holdGranted?.() === true) this.hold(page)
+  }
+
+  lost(_region: number, page: number, home: number, owner: number): void {
+    this.cluster.checkLost(this, page, home, owner)
+    for (const thread of this.threads) {
+      if (thread.state === 'idle' || thread.page !== page) continue
+      thread.state = 'idle'
+      this.cluster.lostTouches++
+    }
+  }
+
+  private queue(message: Message): void {
+    if (this.cluster.options.actions === 'batched') this.sends.push(message)
+    else this.cluster.post(message)
+  }
+
+  private perform(action: Action): void {
+    if (this.cluster.options.actions === 'batched') this.actions.push(action)
+    else this.carryOut(action)
+  }
+
+  carryOut(action: Action): void {
+    const wakes = action.does === 'wake' || action.access !== Mmu.none
+    if (action.does === 'protect') this.mmu[action.page] = action.access
+    if (!wakes || this.cluster.sabotage.wake === false) return
+    for (const thread of this.threads) {
+      if (thread.state === 'asleep' && thread.page === action.page) thread.state = 'running'
+    }
+  }
+
+  hold(page: number): void {
+    this.coherence.hold(page)
+    this.held.push(page)
+  }
+
+  // What a thread does; native/memory/fault.cc.
+
+  run(thread: Thread): void {
+    const { page, access } = thread
+    if ((this.mmu[page] & Mmu[access]) === Mmu[access]) {
+      this.cluster.use(this, page, access)
+      thread.state = 'idle'
+    } else if (permits(this.states[page], access)) {
+      // RaiseIfPermitted: it tries again, and may be too late.
+      this.mmu[page] = permits(this.states[page], 'write') ? Mmu.write : Mmu.read
+    } else {
+      thread.state = 'asleep'
+      this.ask(page, access)
+    }
+  }
+
+  private ask(page: number, access: Access): void {
+    const home = this.cluster.homes.homeOf(page)
+    let unsentState = 0
+    if (home !== this.rank) {
+      const pending = this.takePending(page, access)
+      if (pending === 0) return
+      const connected = (this.down & (1 << home)) === 0
+      if (connected && this.cluster.options.sendFails?.() !== true) {
+        const kind = REQUEST_OF.get(pending)!
+        return this.cluster.post({ from: this.rank, to: home, kind, page, a: 0, b: 0 })
+      }
+      unsentState = pending
+    }
+    this.faults.push({ page, access, unsentState })
+  }
+
+  private takePending(page: number, access: Access): number {
+    const now = this.states[page]
+    if ((now & PAGE_PENDING) !== 0 || permits(now, access)) return 0
+    let next: number = access === 'read' ? PageState.reading : PageState.writing
+    if (permits(now, 'read')) next = PageState.upgrading
+    this.states[page] = next | (now & PAGE_HELD)
+    return next
+  }
+
+  /** Bytes come in; what Session::FrameFor allows. */
+  fill(message: Message): void {
+    const { page, contents, kind, from } = message
+    if (contents === undefined) return
+    const state = this.states[page]
+    const control = this.coherence.directory.control(page)
+    const accepted =
+      kind === Kind.WriteBack
+        ? this.cluster.homes.homeOf(page) === this.rank &&
+          (control & EXPECTS_WRITE_BACK) !== 0 &&
+          ((control >>> 16) & 0xff) === from
+        : (state & ACCEPTS_DATA) !== 0
+    if (!accepted) {
+      // What was on its way when the page's home went down is let go by.
+      if ((this.down & (1 << this.cluster.homes.homeOf(page))) !== 0) return
+      const why = `${describe(message)}: no page is expected in state ${stateText(state)}`
+      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', why, { rank: from })
+    }
+    if (this.mmu[page] !== Mmu.none) {
+      this.cluster.fail(`${describe(message)}: bytes are written under a readable page`)
+    }
+    if (this.cluster.sabotage.fill?.(message) !== false) this.frames[page] = contents
+  }
+
+  // What the engine does; lib/engine/engine.ts and engine-region.ts.
+
+  onEvent(message: Message): void {
+    if ((this.down & (1 << message.from)) !== 0) return
+    this.coherence.onMessage(message.kind, message.page, message.from, message.a, message.b)
+  }
+
+  onFault(fault: Fault): void {
+    const home = this.cluster.homes.homeOf(fault.page)
+    if (fault.unsentState === 0) return this.touch(fault.page, fault.access)
+    if ((this.down & (1 << home)) !== 0) return this.coherence.homeIsDown(fault.page, home)
+    this.coherence.requestUnsent(fault.page, fault.unsentState, this)
+  }
+
+  touch(page: number, access: Access): void {
+    const home = this.cluster.homes.homeOf(page)
+    if ((this.down & (1 << home)) === 0) this.coherence.touch(page, access)
+    else if (this.coherence.permits(page, access)) this.wake(REGION, page)
+    else this.lost(REGION, page, home, home)
+  }
+
+  noticeDown(rank: number): void {
+    this.down |= 1 << rank
+    this.coherence.memberDown(rank)
+  }
+}
+
+const REQUEST_OF: ReadonlyMap<number, number> = new Map([
+  [PageState.reading, Kind.ReadRequest],
+  [PageState.writing, Kind.WriteRequest],
+  [PageState.upgrading, Kind.UpgradeRequest],
+])
+const KIND_NAMES = new Map(Object.entries(Kind).map(([name, kind]) => [kind as number, name]))
+
+const stateText = (byte: number): string =>
+  `${stateName(byte) ?? `0x${byte.toString(16)}`}${(byte & PAGE_HELD) !== 0 ? ', held' : ''}`
+
+export function describe(message: Message): string {
+  const { from, to, kind, page, a, b, contents } = message
+  const words = `page ${page}${a !== 0 ? `, a ${a}` : ''}${b !== 0 ? `, b ${b}` : ''}`
+  const what = contents === undefined ? '' : `, contents ${contents}`
+  return `${from}→${to} ${KIND_NAMES.get(kind) ?? `kind ${kind}`} (${words}${what})`
+}
+
+export class Cluster {
+  readonly homes: HomeMap
+  readonly members: Member[]
+  readonly sabotage: Sabotage
+  /** Messages under way, by 'from * members + to'. */
+  readonly channels: Message[][]
+  /** For each page, the number of the last write. */
+  readonly lastWrite: number[]
+  /** Bitmap, for each page, of members that may have taken its only good copy with them. */
+  readonly mayBeLost: number[]
+  operationsLeft: number
+  pinsLeft: number
+  deathsLeft: number
+  everDiscarded = false
+  everDied = false
+  lostTouches = 0
+  touches = 0
+  trace: string[] | undefined
+
+  constructor(readonly options: ClusterOptions) {
+    const { members, pages, placement } = options
+    this.sabotage = options.sabotage ?? {}
+    this.homes = new HomeMap(placement, pages, members)
+    this.channels = Array.from({ length: members * members }, () => [])
+    this.lastWrite = new Array<number>(pages).fill(0)
+    this.mayBeLost = new Array<number>(pages).fill(0)
+    this.operationsLeft = options.operations
+    this.pinsLeft = options.pins ?? 0
+    this.deathsLeft = options.deaths ?? 0
+    this.members = Array.from({ length: members }, (_, rank) => new Member(this, rank))
+  }
+
+  // The network.
+
+  post(message: Message): void {
+    for (const each of this.sabotage.send?.(message, this) ?? [message]) {
+      const sender = this.members[each.from]
+      if (!this.members[each.to].alive || (sender.down & (1 << each.to)) !== 0) continue
+      const contents = each.contents === undefined ? undefined : this.contentsOf(each, sender)
+      const posted = { ...each, contents }
+      this.channelOf(each.from, each.to).push(posted)
+      this.trace?.push(`    sent ${describe(posted)}`)
+    }
+  }
+
+  private channelOf(from: number, to: number): Message[] {
+    return this.channels[from * this.members.length + to]
+  }
+
+  private contentsOf(message: Message, sender: Member): number {
+    return Number.isNaN(message.contents) ? sender.frames[message.page] : message.contents!
+  }
+
+  /** A thread uses a page that the MMU lets it use. */
+  use(member: Member, page: number, access: Access): void {
+    this.touches++
+    const last = this.lastWrite[page]
+    if (member.frames[page] !== last) {
+      this.fail(`rank ${member.rank} ${access}s ${member.frames[page]}, and ${last} was written`)
+    }
+    if (access === 'write') this.lastWrite[page] = member.frames[page] = last + 1
+  }
+
+  // What can happen.
+
+  choices(): Choice[] {
+    const found: Choice[] = []
+    for (const member of this.members) {
+      if (!member.alive) continue
+      this.arrivals(member, found)
+      this.engineChoices(member, found)
+      for (let thread = 0; thread < member.threads.length; thread++) {
+        if (member.threads[thread].state === 'running') {
+          found.push({ do: 'run', at: member.rank, thread })
+        }
+      }
+      this.noticeChoices(member, found)
+      this.beginnings(member, found)
+    }
+    return found
+  }
+
+  private arrivals(member: Member, found: Choice[]): void {
+    if (member.inBatch || member.actions.length + member.sends.length > 0) return
+    const at = member.rank
+    for (let from = 0; from < this.members.length; from++) {
+      const channel = this.channelOf(from, at)
+      if (channel.length > 0) found.push({ do: 'arrive', at, from, index: 0 })
+      if (this.sabotage.unordered !== true) continue
+      for (let index = 1; index < channel.length; index++) {
+        found.push({ do: 'arrive', at, from, index })
+      }
+    }
+  }
+
+  private engineChoices(member: Member, found: Choice[]): void {
+    const at = member.rank
+    const first = this.sabotage.sendsFirst === true ? member.sends : member.actions
+    const second = this.sabotage.sendsFirst === true ? member.actions : member.sends
+    if (first.length > 0) found.push({ do: first === member.sends ? 'send' : 'action', at })
+    else if (second.length > 0) found.push({ do: second === member.sends ? 'send' : 'action', at })
+    if (member.flushing) return
+    if (member.inbox.length > 0) found.push({ do: 'event', at })
+    if (member.faults.length > 0) found.push({ do: 'fault', at })
+    const held = new Set(member.held)
+    for (const page of held) found.push({ do: 'release', at, page })
+  }
+
+  private noticeChoices(member: Member, found: Choice[]): void {
+    if (!this.everDied || member.flushing) return
+    for (const { rank, alive } of this.members) {
+      if (alive || (member.down & (1 << rank)) !== 0) continue
+      if (this.sabotage.tellDown?.(member.rank, rank) === false) continue
+      found.push({ do: 'noticeDown', at: member.rank, down: rank })
+    }
+  }
+
+  private beginnings(member: Member, found: Choice[]): void {
+    const at = member.rank
+    const { options } = this
+    if (this.deathsLeft > 0) found.push({ do: 'kill', at })
+    if (this.operationsLeft === 0) return
+    for (let page = 0; page < options.pages; page++) {
+      const thread = member.threads.findIndex(({ state }) => state === 'idle')
+      if (thread >= 0) {
+        found.push({ do: 'touch', at, thread, page, access: 'read' })
+        found.push({ do: 'touch', at, thread, page, access: 'write' })
+      }
+      this.commands(member, page, found)
+    }
+  }
+
+  private commands(member: Member, page: number, found: Choice[]): void {
+    const at = member.rank
+    const { options } = this
+    if (options.parking === true && member.mmu[page] !== Mmu.none && !this.isHeld(member, page)) {
+      found.push({ do: 'park', at, page })
+    }
+    if (member.flushing) return
+    const readable = permits(member.states[page], 'read')
+    if (options.prefetches === true) {
+      found.push({ do: 'prefetch', at, page, access: 'read' })
+      found.push({ do: 'prefetch', at, page, access: 'write' })
+    }
+    if (options.discards === 'always' || (options.discards === 'copies' && readable))
+      found.push({ do: 'discard', at, page })
+    if (this.pinsLeft > 0 && readable) found.push({ do: 'pin', at, page })
+  }
+
+  private isHeld(member: Member, page: number): boolean {
+    return (member.states[page] & PAGE_HELD) !== 0
+  }
+
+  // What happens.
+
+  perform(choice: Choice): void {
+    this.trace?.push(describeChoice(choice))
+    const member = this.members[choice.at]
+    if (begins(choice) && choice.do !== 'kill') this.operationsLeft--
+    try {
+      this.carryOut(member, choice)
+    } catch (error) {
+      if (!(error instanceof PagemeshError)) throw error
+      // The engine lets go of a member that breaks the protocol. One that is dead may seem to: what
+      // it sent can arrive after the home has told that it is lost.
+      const from = this.members[error.rank ?? choice.at]
+      if (from.alive) this.fail(error.message)
+      this.channelOf(from.rank, choice.at).length = 0
+      member.noticeDown(from.rank)
+    }
+    this.checkSafety()
+  }
+
+  private carryOut(member: Member, choice: Choice): void {
+    switch (choice.do) {
+      case 'touch':
+        member.threads[choice.thread] = {
+          page: choice.page,
+          access: choice.access,
+          state: 'running',
+        }
+        return member.run(member.threads[choice.thread])
+      case 'run':
+        return member.run(member.threads[choice.thread])
+      case 'prefetch':
+        return member.touch(choice.page, choice.access)
+      case 'discard':
+        this.everDiscarded = true
+        member.coherence.discard(choice.page)
+        member.discarded.push(choice.page)
+        if (this.sabotage.hastyDiscards === true) member.coherence.discardSent(choice.page)
+        return this.settleFlush(member)
+      case 'pin':
+        this.pinsLeft--
+        return member.hold(choice.page)
+      case 'park':
+        member.mmu[choice.page] = Mmu.none
+        return
+      case 'release':
+        member.held.splice(member.held.indexOf(choice.page), 1)
+        return member.coherence.release(choice.page)
+      case 'arrive':
+        return this.arrive(member, choice.from, choice.index)
+      case 'event':
+        return this.stepEvent(member)
+      case 'fault':
+        return member.onFault(member.faults.shift()!)
+      case 'action':
+        member.carryOut(member.actions.shift()!)
+        return this.settleFlush(member)
+      case 'send':
+        this.post(member.sends.shift()!)
+        return this.settleFlush(member)
+      case 'kill':
+        return this.kill(member)
+      case 'noticeDown':
+        this.channelOf(choice.down, choice.at).length = 0
+        return member.noticeDown(choice.down)
+    }
+  }
+
+  private arrive(member: Member, from: number, index: number): void {
+    const channel = this.channelOf(from, member.rank)
+    const message = channel.splice(index, 1)[0]
+    this.trace?.push(`    ${describe(message)}`)
+    member.fill(message)
+    if (this.options.actions === 'batched') member.inbox.push(message)
+    else member.onEvent(message)
+  }
+
+  private stepEvent(member: Member): void {
+    member.inBatch = true
+    const message = member.inbox.shift()!
+    this.trace?.push(`    ${describe(message)}`)
+    member.onEvent(message)
+    if (member.inbox.length === 0) member.inBatch = false
+  }
+
+  private settleFlush(member: Member): void {
+    member.flushing = member.actions.length + member.sends.length > 0
+    if (member.flushing) return
+    for (const page of member.discarded.splice(0)) member.coherence.discardSent(page)
+  }
+
+  private kill(member: Member): void {
+    this.deathsLeft--
+    this.everDied = true
+    this.noteWhatMayBeLost(member)
+    member.alive = false
+    for (const other of this.members) {
+      const out = this.channelOf(member.rank, other.rank)
+      out.length = this.options.survives?.(out.length) ?? out.length
+      this.channelOf(other.rank, member.rank).length = 0
+    }
+    for (const thread of member.threads) thread.state = 'idle'
+  }
+
+  /** The pages that a member takes with it: it wrote them last, or was about to get them. */
+  private noteWhatMayBeLost(member: Member): void {
+    const bit = 1 << member.rank
+    for (let page = 0; page < this.options.pages; page++) {
+      const home = this.homes.homeOf(page)
+      const control = this.members[home].coherence.directory.control(page)
+      const state = control & 0xff
+      const owner = (control >>> 16) & 0xff
+      const owned = state === EntryState.ownedAway || (control & ENTRY_BUSY) !== 0
+      const wants = (member.states[page] & 0x0c) === 0x0c || permits(member.states[page], 'write')
+      if (wants || home === member.rank || (owned && owner === member.rank)) {
+        this.mayBeLost[page] |= bit
+      }
+    }
+  }
+
+  checkLost(member: Member, page: number, home: number, owner: number): void {
+    const down = this.members.filter(({ alive }) => !alive).map(({ rank }) => rank)
+    if (home !== this.homes.homeOf(page)) this.fail(`page ${page} is lost with home ${home}`)
+    if (!down.includes(owner)) {
+      this.fail(`page ${page} is lost at rank ${member.rank} with rank ${owner}, which is up`)
+    }
+    if ((this.mayBeLost[page] & (1 << owner)) === 0) {
+      this.fail(`page ${page} is lost with rank ${owner}, which did not have it`)
+    }
+  }
+
+  // What must be.
+
+  /** At every moment: one writer and nobody else, or readers of the last write. */
+  checkSafety(): void {
+    for (let page = 0; page < this.options.pages; page++) {
+      let writers = 0
+      let readers = 0
+      for (const { alive, mmu, frames, rank } of this.members) {
+        if (!alive || mmu[page] === Mmu.none) continue
+        if (mmu[page] === Mmu.write) writers++
+        else readers++
+        if (frames[page] !== this.lastWrite[page]) {
+          this.fail(
+            `rank ${rank} can read write ${frames[page]} of page ${page}, and the last was ` +
+              `${this.lastWrite[page]}`,
+          )
+        }
+      }
+      if (writers > 1 || (writers === 1 && readers > 0)) {
+        this.fail(`page ${page} has ${writers} writers and ${readers} readers`)
+      }
+    }
+  }
+
+  /** When nothing is under way any more. */
+  checkRest(): void {
+    for (const member of this.members) {
+      if (!member.alive) continue
+      for (const { state, page, access } of member.threads) {
+        if (state !== 'idle') {
+          this.fail(`a thread of rank ${member.rank} waits for ever to ${access} page ${page}`)
+        }
+      }
+      for (let page = 0; page < this.options.pages; page++) this.checkPageAtRest(member, page)
+    }
+    for (let page = 0; page < this.options.pages; page++) {
+      if (this.members[this.homes.homeOf(page)].alive) this.checkEntryAtRest(page)
+    }
+  }
+
+  private checkPageAtRest(member: Member, page: number): void {
+    const state = member.states[page]
+    const where = `page ${page} at rank ${member.rank}`
+    if ((state & PAGE_PENDING) !== 0) this.fail(`${where} stays ${stateText(state)} for ever`)
+    if (this.isHeld(member, page)) this.fail(`${where} stays held`)
+    if (member.coherence.isWanted(page)) this.fail(`${where}: somebody still waits for it`)
+    const allowed = state & Mmu.write
+    if ((member.mmu[page] & ~allowed) !== 0) {
+      this.fail(`${where} is ${stateText(state)}, and the MMU allows ${member.mmu[page]}`)
+    }
+    const exact = this.options.parking !== true && this.options.placement !== 'cyclic'
+    if (exact && member.mmu[page] !== allowed) {
+      this.fail(`${where} is ${stateText(state)}, and the MMU allows only ${member.mmu[page]}`)
+    }
+  }
+
+  private checkEntryAtRest(page: number): void {
+    const home = this.members[this.homes.homeOf(page)]
+    const { directory } = home.coherence
+    const control = directory.control(page)
+    const state = entryStateName(control)
+    const alive = this.members.filter((member) => member.alive)
+    const withState = (wanted: number): number =>
+      alive.reduce((map, m) => (m.states[page] === wanted ? map | (1 << m.rank) : map), 0)
+    const readers = withState(PageState.read)
+    const writers = withState(PageState.write)
+    const up = alive.reduce((map, { rank }) => map | (1 << rank), 0)
+    const sharers = directory.sharers(page)
+    const bad = (why: string): never =>
+      this.fail(
+        `page ${page} is ${state} with sharers ${sharers.toString(2)}, readers ` +
+          `${readers.toString(2)}, writers ${writers.toString(2)}: ${why}`,
+      )
+    switch (state) {
+      case 'ownedHere':
+        if (writers !== 1 << home.rank || readers !== 0) bad('the home does not own it')
+        if (sharers !== 0) bad('an owned page has no sharers')
+        return
+      case 'ownedAway':
+        if (writers !== 1 << directory.ownerOf(page) || readers !== 0) bad('not its owner’s')
+        if (sharers !== 0) bad('an owned page has no sharers')
+        return
+      case 'clean':
+        if (writers !== 0) bad('a clean page has a writer')
+        if ((readers & ~sharers) !== 0) bad('the home does not know of a reader')
+        if (home.frames[page] !== this.lastWrite[page]) bad('the home’s frame is not the last')
+        if ((sharers & ~up) !== 0) bad('a member that is down is a sharer')
+        if (!this.everDiscarded && readers !== sharers) bad('a sharer is no reader')
+        return
+      case 'lost':
+        if (!this.everDied) bad('nobody has died')
+        if ((this.mayBeLost[page] & ~up) === 0) bad('whoever died did not have it')
+        return
+      case 'sharing':
+      case 'sharingConfirmed':
+      case 'sharingWritten':
+      case 'transferring':
+      case undefined:
+        bad('the entry is still busy')
+    }
+  }
+
+  fail(why: string): never {
+    throw new CheckFailed(why)
+  }
+
+  /** What the members and the network look like, for people. */
+  picture(): string {
+    const lines: string[] = []
+    for (const member of this.members) {
+      const pages = [...member.states].map(
+        (state, page) => `${stateText(state)}/${member.mmu[page]}=${member.frames[page]}`,
+      )
+      lines.push(`rank ${member.rank}${member.alive ? '' : ' (dead)'}: ${pages.join('; ')}`)
+    }
+    for (let page = 0; page < this.options.pages; page++) {
+      const { directory } = this.members[this.homes.homeOf(page)].coherence
+      const control = directory.control(page)
+      lines.push(
+        `page ${page} at home ${this.homes.homeOf(page)}: ${entryStateName(control)}, ` +
+          `control ${control.toString(16)}, sharers ${directory.sharers(page).toString(2)}, ` +
+          `last write ${this.lastWrite[page]}`,
+      )
+    }
+    for (const channel of this.channels)
+      lines.push(...channel.map((m) => `  on its way ${describe(m)}`))
+    return lines.join('\n')
+  }
+}
+
+function describeChoice(choice: Choice): string {
+  const { do: what, at, ...rest } = choice
+  const details = Object.entries(rest).map(([name, value]) => `${name} ${value}`)
+  return `rank ${at}: ${what} ${details.join(', ')}`.trimEnd()
+}
