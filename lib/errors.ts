@@ -6,7 +6,7 @@ export type PagemeshErrorCode =
   | 'ERR_PAGEMESH_UNSUPPORTED_PLATFORM' // not Linux on x86-64 or aarch64, or the addon is not built
   | 'ERR_PAGEMESH_ALREADY_JOINED' // this process is in a mesh already
   | 'ERR_PAGEMESH_JOIN_TIMEOUT' // not all members came in time
-  | 'ERR_PAGEMESH_JOIN_FAILED' // the rendezvous could not be reached, or the launch data is unusable
+  | 'ERR_PAGEMESH_JOIN_FAILED' // the rendezvous is out of reach, or the launch data is unusable
   | 'ERR_PAGEMESH_WRONG_KEY' // the other side does not hold this mesh's key
   | 'ERR_PAGEMESH_RANK_TAKEN' // another process has this rank
   | 'ERR_PAGEMESH_SIZE_MISMATCH' // members disagree on the size of the mesh

@@ -26,7 +26,7 @@ const slotLength = pageBytes / Float64Array.BYTES_PER_ELEMENT
  */
 export async function gatherStats(mesh) {
   // Taken first: the report itself moves pages too.
-  const stats = /** @type {Record<string, number>} */ ({ ...mesh.stats() })
+  const stats = mesh.stats()
   const report = await SharedArray.open(mesh, 'report', Float64Array, mesh.size * slotLength)
   for (const [i, [, field]] of columns.entries()) {
     report.values[mesh.rank * slotLength + i] = stats[field]

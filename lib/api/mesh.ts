@@ -59,8 +59,8 @@ export class Mesh implements AsyncDisposable {
    * Opens a region by name; the first member that asks makes it, for all.
    *
    * @param name 1 to 255 bytes of UTF-8
-   * @throws ERR_PAGEMESH_REGION_MISMATCH if it exists with other options, ERR_PAGEMESH_REGION_FAILED
-   * if a member cannot map it
+   * @throws ERR_PAGEMESH_REGION_MISMATCH if it exists with other options,
+   * ERR_PAGEMESH_REGION_FAILED if a member cannot map it
    */
   async region(name: string, options: RegionOptions): Promise<Region> {
     this.mustBeIn()
@@ -75,7 +75,7 @@ export class Mesh implements AsyncDisposable {
     return region
   }
 
-  /** Waits until every member has come to the barrier of this name. It can be used again at once. */
+  /** Waits until every member has come to the barrier of this name, which can be used again. */
   async barrier(name = 'default'): Promise<void> {
     this.mustBeIn()
     checkName('barrier', name)

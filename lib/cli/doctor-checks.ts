@@ -226,8 +226,8 @@ export function checkRdmaDevices(machine: Machine): Outcome {
       status: 'note',
       value: 'none, and no rdma_rxe module',
       advice:
-        'Members talk TCP. RDMA needs a device, or a kernel that has rdma_rxe (SoftRoCE), such as\n' +
-        'the one in: sudo apt install linux-image-amd64',
+        'Members talk TCP. RDMA needs a device, or a kernel that has rdma_rxe (SoftRoCE), such\n' +
+        'as the one in: sudo apt install linux-image-amd64',
     }
   }
   const network = machine.list('/sys/class/net').find((name) => name !== 'lo') ?? 'eth0'

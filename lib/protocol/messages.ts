@@ -17,13 +17,14 @@
  * | Confirm | requester → home | |
  * | Lost | home → requester | a: the owner that took the page down with it |
  * | Discard | sharer → home | |
- * | AtomicRequest | anyone → home | a: request, b: byte in page, c: operation, d: bits, e f: operand, g h: expected |
- * | AtomicReply | home → anyone | a: request, b c: the word before, d: 1 if the page is lost, e: owner |
+ * | AtomicRequest | anyone → home | a: request, b: byte in page, c: operation, d: bits, … |
+ * | | | … e f: operand, g h: expected |
+ * | AtomicReply | home → anyone | a: request, b c: the word before, d: 1 if lost, e: owner |
  * | Acquire | anyone → manager | a b: key, c: request, d: permits, e: 1 to try |
  * | Release, Cancel | anyone → manager | a b: key, c: request |
  * | SemaphoreReply | manager → anyone | a: request, b: outcome, c: permits |
  * | BarrierArrive | anyone → manager | a b: key, c: request |
- * | BarrierReply | manager → anyone | a: request, b: 0 open or 1 broken, c: the rank that broke it, d: 1 if it is down |
+ * | BarrierReply | manager → anyone | a: request, b: 1 if broken, c: by whom, d: 1 if down |
  * | Heartbeat, Leaving | everyone → everyone | |
  * | Cluster, RegionControl | | a blob: cluster/joiner.ts, engine/region-opening.ts |
  */
