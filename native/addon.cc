@@ -18,6 +18,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("connect", Connect);
   add("bindRank", BindRank);
   add("closeConnection", CloseConnection);
+  add("openLinks", OpenLinks);
+  add("link", Link);
+  add("linkRecords", LinkRecords);
   add("mapRegion", MapRegion);
   add("unmapRegion", UnmapRegion);
   add("regionBuffer", RegionBuffer);

@@ -15,6 +15,10 @@
       'native/memory/region.cc',
       'native/transport/tcp/tcp_connection.cc',
       'native/transport/tcp/tcp_transport.cc',
+      'native/transport/verbs/verbs_device.cc',
+      'native/transport/verbs/verbs_library.cc',
+      'native/transport/verbs/verbs_link.cc',
+      'native/transport/verbs/verbs_transport.cc',
     ],
   },
 }

@@ -11,6 +11,7 @@ import {
   readRendezvous,
 } from '../cluster/launch-environment.js'
 import { type EngineData, JOIN_ID } from '../engine/commands.js'
+import type { TransportReport } from '../engine/link-setup.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
 import { EngineClient } from './engine-client.js'
@@ -58,7 +59,7 @@ export async function join(options?: JoinOptions): Promise<Mesh> {
   const session = createSession(addon, launch, maxMapCount)
   try {
     const { listen, rendezvous } = await meet(addon, session, launch)
-    const { rank, size, key, joinTimeoutMs } = launch
+    const { rank, size, key, joinTimeoutMs, transport, rdmaDevice } = launch
     return await startEngine(addon, {
       session,
       rank,
@@ -67,6 +68,8 @@ export async function join(options?: JoinOptions): Promise<Mesh> {
       listen,
       rendezvous,
       joinTimeoutMs,
+      transport,
+      rdmaDevice,
       heartbeatTimeoutMs,
       rendezvousFile: launch.rendezvous?.kind === 'file' ? launch.rendezvous.path : undefined,
     })
@@ -186,8 +189,9 @@ async function startEngine(
     name: 'pagemesh engine',
   })
   const client = new EngineClient(addon, data.session, worker, port1, answered)
+  let report: TransportReport
   try {
-    await client.expect(JOIN_ID)
+    report = (await client.expect(JOIN_ID)) as TransportReport
   } catch (error) {
     await client.ended()
     throw error
@@ -196,7 +200,7 @@ async function startEngine(
   const onExit = (code: number): void => addon.stop(data.session, code)
   // A program that ends without leave() leaves all the same, once it has nothing else to do.
   const onBeforeExit = (): void => void mesh.leave()
-  const mesh = new Mesh(addon, client, data.rank, data.size, () => {
+  const mesh = new Mesh(addon, client, data.rank, data.size, report, () => {
     process.off('exit', onExit)
     process.off('beforeExit', onBeforeExit)
     // Nobody may take what was published for the address of the next mesh.

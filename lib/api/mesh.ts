@@ -1,4 +1,5 @@
 import type { RegionInfo } from '../engine/commands.js'
+import type { TransportReport } from '../engine/link-setup.js'
 import type { Addon } from '../native/addon.js'
 import type { Placement } from '../protocol/placement.js'
 import type { EngineClient } from './engine-client.js'
@@ -25,8 +26,12 @@ export interface RegionOptions {
 
 /** What all regions did, and over which transport. */
 export interface MeshStats extends Stats {
-  /** How this member reaches the others. */
-  transport: 'tcp'
+  /** How this member reaches the others: 'mixed' is some of them by verbs. */
+  transport: 'tcp' | 'verbs' | 'mixed'
+  /** The RDMA device in use, or why there is none. */
+  transportDetail: string
+  /** How many messages have come by verbs. */
+  verbsMessages: number
 }
 
 const MAX_REGION_BYTES = 2 ** 42
@@ -43,6 +48,7 @@ export class Mesh implements AsyncDisposable {
   private readonly regions = new Map<string, Region>()
   private leaving: Promise<void> | undefined
   private left = false
+  private lastVerbsMessages = 0
 
   /** @internal */
   constructor(
@@ -52,6 +58,7 @@ export class Mesh implements AsyncDisposable {
     readonly rank: number,
     /** How many members the mesh has. */
     readonly size: number,
+    private readonly report: TransportReport,
     private readonly onLeft: () => void,
   ) {}
 
@@ -109,7 +116,9 @@ export class Mesh implements AsyncDisposable {
       invalidations: 0,
       pagesParked: 0,
       waitMs: 0,
-      transport: 'tcp',
+      transport: this.report.transport,
+      transportDetail: this.report.detail,
+      verbsMessages: this.left ? this.lastVerbsMessages : this.countVerbsMessages(),
     }
     for (const region of this.regions.values()) {
       for (const [name, value] of Object.entries(region.stats())) {
@@ -133,7 +142,12 @@ export class Mesh implements AsyncDisposable {
     return this.leave()
   }
 
+  private countVerbsMessages(): number {
+    return this.addon.linkRecords(this.client.session)
+  }
+
   private async finish(): Promise<void> {
+    this.lastVerbsMessages = this.countVerbsMessages()
     this.left = true
     const ended = this.client.ended()
     await this.client.ask({ op: 'leave' })

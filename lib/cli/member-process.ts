@@ -51,6 +51,7 @@ export function memberEnvironment(
     PAGEMESH_RENDEZVOUS: launch.rendezvous,
     PAGEMESH_LIFELINE_FD: String(lifelineFd),
     ...(plan.host === undefined ? {} : { PAGEMESH_HOST: plan.host }),
+    ...(plan.transport === undefined ? {} : { PAGEMESH_TRANSPORT: plan.transport }),
     ...(plan.joinTimeoutMs === undefined
       ? {}
       : { PAGEMESH_JOIN_TIMEOUT_MS: String(plan.joinTimeoutMs) }),

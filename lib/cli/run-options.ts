@@ -9,6 +9,7 @@ import { UsageError } from './usage.js'
 /** The directory's sharers word has one bit for each member. */
 export const maxMembers = 32
 
+const transports = ['auto', 'tcp', 'verbs']
 const maxTimeoutMs = 2 ** 31 - 1
 
 /** What `pagemesh run` was asked to do, checked. */
@@ -19,6 +20,8 @@ export interface RunPlan {
   /** The address to listen on; loopback unless given. */
   readonly host: string | undefined
   readonly joinTimeoutMs: number | undefined
+  /** How members reach each other; auto unless given. */
+  readonly transport: string | undefined
   /** Arguments for the runtime itself, before the script. */
   readonly nodeArgs: readonly string[]
   /** Absolute path. */
@@ -32,6 +35,7 @@ const table: OptionTable = {
   'no-prefix': { type: 'boolean' },
   host: { type: 'string' },
   'join-timeout': { type: 'string' },
+  transport: { type: 'string' },
   'node-arg': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
@@ -48,6 +52,7 @@ Options:
       --no-prefix         do not put the rank before each line of output
       --host <address>    address the members listen on (default: loopback only)
       --join-timeout <ms> how long join() waits for all members
+      --transport <name>  how members reach each other: auto, tcp or verbs (RDMA)
       --node-arg <arg>    argument for Node.js itself, such as
                           --node-arg=--max-old-space-size=4096 (repeatable)
   -h, --help              show this help
@@ -71,6 +76,10 @@ export function parseRunArguments(
   const host = lastValue(parsed, 'host')
   if (host?.trim() === '') throw new UsageError('--host needs an address')
   const joinTimeoutMs = parseTimeout(lastValue(parsed, 'join-timeout'))
+  const transport = lastValue(parsed, 'transport')
+  if (transport !== undefined && !transports.includes(transport)) {
+    throw new UsageError(`--transport must be auto, tcp or verbs, not '${transport}'`)
+  }
   const nodeArgs = parsed.values.get('node-arg') ?? []
   if (nodeArgs.length > 0 && !nodeArgs[0].startsWith('-')) {
     throw new UsageError(`--node-arg must be an option of Node.js, not '${nodeArgs[0]}'`)
@@ -84,6 +93,7 @@ export function parseRunArguments(
     prefix: !parsed.values.has('no-prefix'),
     host,
     joinTimeoutMs,
+    transport,
     nodeArgs: withTypescript(script, nodeArgs, environment, nodeVersion),
     script: path.resolve(scriptName),
     scriptArgs: parsed.rest.slice(1),

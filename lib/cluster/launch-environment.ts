@@ -32,6 +32,9 @@ export interface LaunchOptions {
   /** Where this member listens. */
   readonly host: string
   readonly joinTimeoutMs: number
+  readonly transport: 'auto' | 'tcp' | 'verbs'
+  /** device:port:gid-index, or empty. */
+  readonly rdmaDevice: string
 }
 
 /** What a program may say itself; each goes before its variable. */
@@ -48,6 +51,13 @@ export interface LaunchOverrides {
   host?: string | undefined
   /** PAGEMESH_JOIN_TIMEOUT_MS: how long the join may take. */
   joinTimeoutMs?: number | undefined
+  /**
+   * PAGEMESH_TRANSPORT: 'verbs' (RDMA), 'tcp', or 'auto', which is verbs where both ends have a
+   * device and TCP elsewhere; auto if nothing is said.
+   */
+  transport?: 'auto' | 'tcp' | 'verbs' | undefined
+  /** PAGEMESH_RDMA_DEVICE: `device:port:gid-index`, if the address does not tell which one. */
+  rdmaDevice?: string | undefined
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -80,6 +90,8 @@ export function readLaunchOptions(
   const keySetting = find('key', 'PAGEMESH_KEY')
   const hostSetting = find('host', 'PAGEMESH_HOST')
   const timeoutSetting = find('joinTimeoutMs', 'PAGEMESH_JOIN_TIMEOUT_MS')
+  const transportSetting = find('transport', 'PAGEMESH_TRANSPORT')
+  const deviceSetting = find('rdmaDevice', 'PAGEMESH_RDMA_DEVICE')
 
   const needsSize = rankSetting ?? rendezvousSetting
   if (needsSize !== undefined && sizeSetting === undefined) {
@@ -103,6 +115,8 @@ export function readLaunchOptions(
       timeoutSetting === undefined
         ? defaultJoinTimeoutMs
         : readInteger(timeoutSetting, 1, maxTimeoutMs, 'milliseconds'),
+    transport: transportSetting === undefined ? 'auto' : readTransport(transportSetting),
+    rdmaDevice: deviceSetting === undefined ? '' : readDevice(deviceSetting),
   }
 }
 
@@ -168,6 +182,22 @@ function readInteger(setting: Setting, lowest: number, highest: number, of: stri
     )
   }
   return number
+}
+
+function readTransport({ source, value }: Setting): 'auto' | 'tcp' | 'verbs' {
+  if (value === 'auto' || value === 'tcp' || value === 'verbs') return value
+  throw new PagemeshError(
+    'ERR_PAGEMESH_INVALID_ARGUMENT',
+    `${source} holds ${show(value)}; expected 'auto', 'tcp' or 'verbs'`,
+  )
+}
+
+function readDevice({ source, value }: Setting): string {
+  if (typeof value === 'string' && /^[\w.-]{1,64}:\d{1,3}:\d{1,3}$/.test(value)) return value
+  throw new PagemeshError(
+    'ERR_PAGEMESH_INVALID_ARGUMENT',
+    `${source} holds ${show(value)}; expected device:port:gid-index, such as rxe0:1:1`,
+  )
 }
 
 function readTarget({ source, value }: Setting): Rendezvous {

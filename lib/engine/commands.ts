@@ -1,5 +1,6 @@
 import type { MessagePort } from 'node:worker_threads'
 import type { PagemeshErrorCode } from '../errors.js'
+import type { TransportPolicy } from './link-setup.js'
 import type { Placement } from '../protocol/placement.js'
 
 /** What describes a region, the same in all members. */
@@ -82,6 +83,9 @@ export interface EngineData {
   /** The file in which rank 0 publishes that, if it does. */
   readonly rendezvousFile: string | undefined
   readonly joinTimeoutMs: number
+  readonly transport: TransportPolicy
+  /** Which RDMA device to use, as device:port:gid-index; empty to find one by address. */
+  readonly rdmaDevice: string
   readonly heartbeatTimeoutMs: number
   readonly port: MessagePort
   /** Its first word counts answers, for threads that wait for one without their event loop. */

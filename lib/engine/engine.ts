@@ -8,6 +8,7 @@ import { JOIN_ID } from './commands.js'
 import type { EngineContext } from './context.js'
 import { EngineRegion } from './engine-region.js'
 import { Joining } from './joining.js'
+import { LinkSetup, type TransportReport } from './link-setup.js'
 import { Members } from './members.js'
 import { Pin, Prefetch } from './range-operations.js'
 import { RegionOpening } from './region-opening.js'
@@ -33,6 +34,20 @@ const CLOSE_REASONS: Readonly<Record<number, string>> = {
   1003: 'it does not read what is sent to it',
 }
 
+/** From here on: this and the status of a failed work completion (ibv_wc_status in verbs.h). */
+const FIRST_VERBS_REASON = 2000
+const WORK_COMPLETION_STATUS: Readonly<Record<number, string>> = {
+  1: 'local length error',
+  2: 'local queue pair error',
+  4: 'local protection error',
+  5: 'work request flushed',
+  8: 'remote invalid request',
+  9: 'remote access error',
+  10: 'remote operation error',
+  12: 'transport retry counter exceeded',
+  13: 'receiver not ready',
+}
+
 /**
  * The engine: one loop on a thread of its own that waits in native code, steps the protocol, and
  * hands the resulting actions to native code with the next wait. It never touches a page through
@@ -52,6 +67,7 @@ export class Engine implements EngineContext {
   private readonly sync: Synchronization
   private readonly pins = new Map<number, Pin>()
   private readonly words: WordOperations
+  private readonly links: LinkSetup
   /** Prefetches, pins and word operations that have not been answered. */
   private readonly operations = new Set<number>()
   private failure: PagemeshError | undefined
@@ -88,6 +104,11 @@ export class Engine implements EngineContext {
     this.nextBeatMs = this.nowMs + this.beatMs
     this.joining = new Joining(this, data, (error) => this.onJoined(error))
     this.words = new WordOperations(this)
+    this.links = new LinkSetup(
+      this,
+      { policy: data.transport, host: data.listen.host, device: data.rdmaDevice },
+      (result) => this.onLinked(result),
+    )
   }
 
   /** Runs until the mesh is left or native code says stop. */
@@ -218,6 +239,8 @@ export class Engine implements EngineContext {
         return this.words.onReply(from, word)
       case Kind.RegionControl:
         return this.opening.onMessage(from, ring.blob(index))
+      case Kind.LinkControl:
+        return this.links.onMessage(from, ring.blob(index))
       case Kind.Heartbeat:
         return
       case Kind.Leaving:
@@ -242,7 +265,7 @@ export class Engine implements EngineContext {
   }
 
   private onClosed(connection: number, rank: number, reason: number): void {
-    const why = CLOSE_REASONS[reason] ?? errnoText(reason)
+    const why = closeReason(reason)
     this.joining.closed(connection, why)
     if (rank < 0 || !this.members.isUp(rank)) return
     if (this.members.isLeaving(rank) && this.isLeaving()) this.memberGone(rank)
@@ -253,9 +276,16 @@ export class Engine implements EngineContext {
 
   private onJoined(error: PagemeshError | undefined): void {
     this.members.heardAll(this.nowMs)
-    if (error === undefined) return this.answer(JOIN_ID, undefined)
+    if (error === undefined) return this.links.start()
     this.ring.flush()
     this.fail(JOIN_ID, error)
+    this.running = false
+  }
+
+  private onLinked(result: TransportReport | PagemeshError): void {
+    if (!(result instanceof PagemeshError)) return this.answer(JOIN_ID, result)
+    this.ring.flush()
+    this.fail(JOIN_ID, result)
     this.running = false
   }
 
@@ -270,6 +300,7 @@ export class Engine implements EngineContext {
     this.failAll(error)
     this.sync.memberDown(rank)
     this.opening.memberGone(rank)
+    this.links.memberGone(rank)
     for (const region of this.regions) region?.memberDown(rank)
     this.checkLeft()
   }
@@ -475,6 +506,12 @@ function noRegion(id: number): PagemeshError {
     `region ${id} was never mapped here, though rank 0 said so`,
     { rank: 0 },
   )
+}
+
+function closeReason(reason: number): string {
+  if (reason < FIRST_VERBS_REASON) return CLOSE_REASONS[reason] ?? errnoText(reason)
+  const status = reason - FIRST_VERBS_REASON
+  return `its link failed: ${WORK_COMPLETION_STATUS[status] ?? 'status'} (verbs status ${status})`
 }
 
 function errnoText(errno: number): string {

@@ -78,6 +78,18 @@ export interface Addon {
   /** The other side of the connection is `rank`, proven. */
   bindRank(session: number, connection: number, rank: number): boolean
   closeConnection(session: number, connection: number): void
+  /**
+   * Opens an RDMA device for links: the one with the address `host`, or `choice`, which is
+   * 'device:port:gid-index' or ''. Throws an Error that says why there is none.
+   * @returns which device
+   */
+  openLinks(session: number, host: string, choice: string, rank: number): string
+  /** Makes an offer for a link to a member (0), takes its offer (1), or uses the link (2). */
+  link(session: number, step: 0, rank: number): Uint8Array
+  link(session: number, step: 1, rank: number, offer: Uint8Array): undefined
+  link(session: number, step: 2, rank: number): undefined
+  /** How many records have come over links. */
+  linkRecords(session: number): number
   /** @returns 0 or errno; EEXIST if something stands at `base` */
   mapRegion(
     session: number,

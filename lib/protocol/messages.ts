@@ -26,7 +26,7 @@
  * | BarrierArrive | anyone → manager | a b: key, c: request |
  * | BarrierReply | manager → anyone | a: request, b: 1 if broken, c: by whom, d: 1 if down |
  * | Heartbeat, Leaving | everyone → everyone | |
- * | Cluster, RegionControl | | a blob: cluster/joiner.ts, engine/region-opening.ts |
+ * | Cluster, RegionControl, LinkControl | | a blob: cluster/joiner.ts, engine/region-opening.ts, engine/link-setup.ts |
  */
 export const Kind = {
   ReadRequest: 1,
@@ -55,6 +55,7 @@ export const Kind = {
   WriteBack: 0x42,
   Cluster: 0x80,
   RegionControl: 0x81,
+  LinkControl: 0x82,
 } as const
 export type Kind = (typeof Kind)[keyof typeof Kind]
 

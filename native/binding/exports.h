@@ -18,6 +18,9 @@ Napi::Value Listen(const Napi::CallbackInfo& info);
 Napi::Value Connect(const Napi::CallbackInfo& info);
 Napi::Value BindRank(const Napi::CallbackInfo& info);
 Napi::Value CloseConnection(const Napi::CallbackInfo& info);
+Napi::Value OpenLinks(const Napi::CallbackInfo& info);
+Napi::Value Link(const Napi::CallbackInfo& info);
+Napi::Value LinkRecords(const Napi::CallbackInfo& info);
 Napi::Value Die(const Napi::CallbackInfo& info);
 
 // exports_region.cc

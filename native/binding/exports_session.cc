@@ -107,6 +107,59 @@ Napi::Value CloseConnection(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// openLinks(session, host, choice, rank): what was opened; throws with why not.
+Napi::Value OpenLinks(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  if (!info[1].IsString() || !info[2].IsString()) {
+    return ThrowErrno(info.Env(), "openLinks", EINVAL);
+  }
+  std::string what;
+  const bool open = session->transport()->OpenLinks(info[1].As<Napi::String>().Utf8Value(),
+                                                    info[2].As<Napi::String>().Utf8Value(),
+                                                    Int32Argument(info, 3), &what);
+  if (open) return Napi::String::New(info.Env(), what);
+  Napi::Error::New(info.Env(), what).ThrowAsJavaScriptException();
+  return info.Env().Undefined();
+}
+
+// link(session, step, rank, offer?): 0 makes an offer, 1 takes the other side's, 2 uses the link.
+Napi::Value Link(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const uint32_t step = Uint32Argument(info, 1);
+  const int rank = Int32Argument(info, 2);
+  if (rank < 0 || rank >= static_cast<int>(kMaxMembers) || step > 2) {
+    return ThrowErrno(info.Env(), "link", EINVAL);
+  }
+  std::vector<uint8_t> offer;
+  if (step == 0) {
+    if (!session->transport()->OfferLink(rank, &offer))
+      return ThrowErrno(info.Env(), "link", errno);
+    return Napi::Buffer<uint8_t>::Copy(info.Env(), offer.data(), offer.size());
+  }
+  if (step == 1) {
+    const bool bytes = info[3].IsTypedArray() &&
+                       info[3].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
+    if (!bytes) return ThrowErrno(info.Env(), "link", EINVAL);
+    const auto given = info[3].As<Napi::Uint8Array>();
+    offer.assign(given.Data(), given.Data() + given.ByteLength());
+    if (!session->transport()->AcceptLink(rank, offer)) {
+      return ThrowErrno(info.Env(), "link", errno);
+    }
+  } else {
+    session->transport()->UseLink(rank);
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value LinkRecords(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const uint64_t records = session->transport()->LinkRecords();
+  return Napi::Number::New(info.Env(), static_cast<double>(records));
+}
+
 Napi::Value Die(const Napi::CallbackInfo& info) {
   const std::string message =
       (info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "pagemesh: died") + "\n";

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/futex_lock.h"
 #include "transport/tcp/tcp_transport.h"
+#include "transport/verbs/verbs_transport.h"
 
 namespace pagemesh {
 namespace {
@@ -81,7 +82,11 @@ bool Session::Open() {
   if (!epoll_.valid() || !wake_fd_.valid()) return false;
   AddToEpoll(epoll_.get(), wake_fd_.get(), kWakeToken);
   if (options_.lifeline_fd >= 0) AddToEpoll(epoll_.get(), options_.lifeline_fd, kLifelineToken);
+#if PAGEMESH_HAS_VERBS
+  transport_ = std::make_unique<VerbsTransport>(epoll_.get(), this);
+#else
   transport_ = std::make_unique<TcpTransport>(epoll_.get(), this);
+#endif
   const int failed = InstallFaultHandler();
   if (failed != 0) {
     errno = failed;
@@ -102,6 +107,7 @@ void Session::Destroy() {
     PM_CHECK(current_session == this);
     current_session = nullptr;
   }
+  transport_->CloseAll();  // first of all: peers may write no more
   for (auto& slot : regions_) {
     Region* region = slot.exchange(nullptr);
     if (region == nullptr) continue;
@@ -109,11 +115,7 @@ void Session::Destroy() {
     WakeWaiters(region, 0, region->page_count());
     region->Unref();
   }
-  // The object itself stays: a thread that was faulting when the sink was withdrawn may still be
-  // inside SendRequest. Its descriptors and buffers go.
-  transport_->CloseAll();
-  epoll_.Reset();
-  wake_fd_.Reset();
+  delete this;
 }
 
 void Session::Wake() {
@@ -155,6 +157,7 @@ int Session::MapRegion(RegionOptions options) {
 
 void Session::UnmapRegion(uint32_t region_id) {
   if (region_id > kMaxRegionId) return;
+  transport_->ForgetRegion(region_id);
   Region* region = regions_[region_id].exchange(nullptr);
   if (region != nullptr) region->Unref();
 }
@@ -390,6 +393,14 @@ bool Session::OnRecord(int connection, int rank, const Record& record, const uin
       region->stats().bytes_received.fetch_add(record.payload_bytes, std::memory_order_relaxed);
     }
   }
+  return true;
+}
+
+bool Session::DescribeRegion(uint32_t region_id, RegionMemory* memory) {
+  const Region* region = FindRegionById(region_id);
+  if (region == nullptr) return false;
+  *memory = {region_id, region->frame(0), region->byte_length(),
+             static_cast<uint32_t>(region->page_bytes())};
   return true;
 }
 

@@ -95,6 +95,7 @@ class Session final : public FaultSink, public TransportClient {
   // TransportClient: engine thread.
   uint8_t* FrameFor(int rank, const Record& record, size_t* length) override;
   bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) override;
+  bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
   void OnOpened(int connection) override;
   void OnAccepted(int connection) override;
   void OnClosed(int connection, int rank, uint32_t reason) override;

@@ -41,8 +41,17 @@ std::atomic<uint32_t> queue_tail{0};  // producers
 uint32_t queue_head = 0;              // engine thread only
 
 std::atomic<FaultSink*> fault_sink{nullptr};
+std::atomic<int> sink_users{0};  // threads that may have read fault_sink and still use it
 std::atomic<uint32_t> resume_count{0};
 std::atomic<bool> watching_resumes{false};
+
+// Held from before the sink is read until it is used no more.
+struct SinkUse {
+  SinkUse() { sink_users.fetch_add(1); }
+  ~SinkUse() { sink_users.fetch_sub(1); }
+  SinkUse(const SinkUse&) = delete;
+  SinkUse& operator=(const SinkUse&) = delete;
+};
 
 // A cell's sequence starts at its index; static storage starts at 0, so numbers are stored less it.
 uint32_t SequenceOf(uint32_t index) {
@@ -89,6 +98,7 @@ void ReleaseWaiter(Waiter* waiter) {
   waiter->word.store(Waiter::kFree);
   resume_count.fetch_add(1);
   if (!watching_resumes.load()) return;
+  const SinkUse use;
   FaultSink* sink = fault_sink.load();
   if (sink != nullptr) sink->WakeEngine();
 }
@@ -114,7 +124,8 @@ uint8_t TakePending(std::atomic<uint8_t>& state, Access access) {
 
 // Makes sure that somebody asks for the page.
 void Ask(Region* region, uint32_t page, Access access) {
-  FaultSink* sink = fault_sink.load(std::memory_order_acquire);
+  const SinkUse use;
+  FaultSink* sink = fault_sink.load();
   uint8_t unsent = 0;
   if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
     const uint8_t pending = TakePending(region->state(page), access);
@@ -161,7 +172,10 @@ void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit v
 uint32_t ResumeCount() { return resume_count.load(); }
 void WatchResumes(bool watch) { watching_resumes.store(watch); }
 
-void SetFaultSink(FaultSink* sink) { fault_sink.store(sink); }
+void SetFaultSink(FaultSink* sink) {
+  fault_sink.store(sink);
+  while (sink_users.load() > 0) sched_yield();  // they send one record, and wait for nothing
+}
 
 bool PopFault(FaultEvent* event) {
   if (SequenceOf(queue_head) != queue_head + 1) return false;

@@ -39,6 +39,7 @@ class FaultSink {
 int InstallFaultHandler();
 
 // From now on faults of regions go to `sink`; nullptr when no engine runs, and then threads wait.
+// Returns when no thread uses the sink before any more.
 void SetFaultSink(FaultSink* sink);
 
 // Takes the next event out of the queue. Engine thread only.

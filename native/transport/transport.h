@@ -2,8 +2,11 @@
 #ifndef PAGEMESH_TRANSPORT_TRANSPORT_H_
 #define PAGEMESH_TRANSPORT_TRANSPORT_H_
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "transport/wire.h"
 
@@ -17,6 +20,16 @@ enum class CloseReason : uint32_t {
   kNotReading = 1003,   // the other side lets too much pile up
   kByUs = 1004,
 };
+// From here on: kFirstVerbsReason + the status of the work completion that failed (ibv_wc_status).
+constexpr uint32_t kFirstVerbsReason = 2000;
+
+// Where a region's frames are in this process.
+struct RegionMemory {
+  uint32_t region = 0;
+  uint8_t* base = nullptr;  // the service mapping
+  size_t length = 0;
+  uint32_t page_bytes = 0;
+};
 
 // Receives what arrives. Every call is made by the engine thread from within Transport functions.
 class TransportClient {
@@ -28,6 +41,8 @@ class TransportClient {
   // A whole record, its payload (blobs only; pages are in their frames) in `blob`. `rank` is
   // kNoRank before Bind. Returns false if there is no room now: it is offered again later.
   virtual bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) = 0;
+  // Any thread, in signal handlers too. False if there is no such region.
+  virtual bool DescribeRegion(uint32_t region, RegionMemory* memory) = 0;
   virtual void OnOpened(int connection) = 0;
   virtual void OnAccepted(int connection) = 0;
   // `reason` is an errno or a CloseReason.
@@ -55,6 +70,30 @@ class Transport {
 
   // Sends now, from any thread and from inside a signal handler. False: nothing was sent.
   virtual bool TrySend(int rank, const Record& record) = 0;
+
+  // Links: a faster way to a member, agreed on over its connection before any record was sent.
+  // Engine thread. What a transport without links says:
+  // Opens the device for `host`, or the one that `choice` names. `*what` says which, or why not.
+  virtual bool OpenLinks(const std::string& /*host*/, const std::string& /*choice*/, int /*rank*/,
+                         std::string* what) {
+    *what = "pagemesh was built without the RDMA headers (libibverbs-dev)";
+    return false;
+  }
+  // What the member must be told, what it has told, and from when on records go over the link.
+  // False with errno set.
+  virtual bool OfferLink(int /*rank*/, std::vector<uint8_t>* /*offer*/) {
+    errno = ENODEV;
+    return false;
+  }
+  virtual bool AcceptLink(int /*rank*/, const std::vector<uint8_t>& /*offer*/) {
+    errno = ENODEV;
+    return false;
+  }
+  virtual void UseLink(int /*rank*/) {}
+  // The region is about to be unmapped: withdraws what peers may write.
+  virtual void ForgetRegion(uint32_t /*region*/) {}
+  // How many records came over links.
+  virtual uint64_t LinkRecords() const { return 0; }
 
   // Something happened to the descriptor that was registered with `token`. Engine thread.
   virtual void OnReady(uint32_t token, uint32_t events) = 0;

@@ -30,6 +30,8 @@ t.test('the launcher may say everything', async (t) => {
       ...whole,
       PAGEMESH_HOST: '10.0.0.7',
       PAGEMESH_JOIN_TIMEOUT_MS: '1500',
+      PAGEMESH_TRANSPORT: 'verbs',
+      PAGEMESH_RDMA_DEVICE: 'rxe0:1:1',
     }),
     {
       rank: 1,
@@ -38,8 +40,14 @@ t.test('the launcher may say everything', async (t) => {
       key,
       host: '10.0.0.7',
       joinTimeoutMs: 1500,
+      transport: 'verbs',
+      rdmaDevice: 'rxe0:1:1',
     },
   )
+  for (const wrong of [{ PAGEMESH_TRANSPORT: 'udp' }, { PAGEMESH_RDMA_DEVICE: 'rxe0' }]) {
+    const code = 'ERR_PAGEMESH_INVALID_ARGUMENT'
+    t.throws(() => readLaunchOptions({ ...whole, ...wrong }), { code })
+  }
 })
 
 t.test('the program may say everything, and goes before the launcher', async (t) => {
@@ -51,7 +59,12 @@ t.test('the program may say everything, and goes before the launcher', async (t)
     host: '::1',
     joinTimeoutMs: 1,
   }
-  const expected = { ...own, rendezvous: { kind: 'file', path: '/tmp/here' } }
+  const expected = {
+    ...own,
+    rendezvous: { kind: 'file', path: '/tmp/here' },
+    transport: 'auto',
+    rdmaDevice: '',
+  }
   t.strictSame(readLaunchOptions({}, own), expected)
   t.strictSame(readLaunchOptions(whole, own), expected)
   t.strictSame(readLaunchOptions(whole, { key: '00'.repeat(16) }).key, new Uint8Array(16))

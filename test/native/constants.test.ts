@@ -44,7 +44,7 @@ t.test('kinds of records that native code knows', async (t) => {
   // What follows a record is told by its kind alone.
   for (const [name, value] of Object.entries(Kind)) {
     const page = ['Data', 'DataExclusive', 'WriteBack'].includes(name)
-    const blob = ['Cluster', 'RegionControl'].includes(name)
+    const blob = ['Cluster', 'RegionControl', 'LinkControl'].includes(name)
     t.equal(
       value >= 0x80 ? 'blob' : value >= 0x40 ? 'page' : 'none',
       page ? 'page' : blob ? 'blob' : 'none',

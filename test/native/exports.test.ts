@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import {
   type Addon,
@@ -24,6 +25,9 @@ const declared: Record<keyof Addon, 'function' | 'object'> = {
   connect: 'function',
   bindRank: 'function',
   closeConnection: 'function',
+  openLinks: 'function',
+  link: 'function',
+  linkRecords: 'function',
   mapRegion: 'function',
   unmapRegion: 'function',
   regionBuffer: 'function',
@@ -159,6 +163,16 @@ t.test('stop and wake of a session that is gone do nothing', async (t) => {
     t.doesNotThrow(() => addon.wake(dead))
     t.doesNotThrow(() => addon.stop(dead))
   }
+})
+
+t.test('links where there is no device', async (t) => {
+  const session = createSession(t, 0, 2)
+  // An address that no device can have: TEST-NET-1, RFC 5737.
+  t.throws(() => addon.openLinks(session, '192.0.2.1', '', 0), { message: /./ })
+  t.throws(() => addon.openLinks(session, '192.0.2.1', 'none0:1:1', 0), { message: /./ })
+  t.throws(() => addon.link(session, 0, 1), failure(constants.errno.ENODEV, 'link'))
+  t.throws(() => addon.link(session, 1, 1, new Uint8Array(32)), failure(constants.errno.EPROTO))
+  t.equal(addon.linkRecords(session), 0)
 })
 
 t.test('connections: opened, accepted, a frame across, bound, closed', async (t) => {

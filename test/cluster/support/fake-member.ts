@@ -123,6 +123,8 @@ export class FakeMember {
     await fake.peer.next(Kind.Cluster) // the table
     fake.say({ type: 'ready' })
     await fake.peer.next(Kind.Cluster) // go
+    fake.peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([0]) }) // no link, thank you
+    await fake.peer.next(Kind.LinkControl)
     return fake
   }
 

@@ -1,0 +1,83 @@
+// One RDMA device, opened: its protection domain, completion queue and registered memory.
+#ifndef PAGEMESH_TRANSPORT_VERBS_VERBS_DEVICE_H_
+#define PAGEMESH_TRANSPORT_VERBS_VERBS_DEVICE_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "transport/transport.h"
+#include "transport/verbs/verbs_library.h"
+
+#if PAGEMESH_HAS_VERBS
+
+namespace pagemesh {
+
+// Which port and address of which device; what `pagemesh doctor` and errors show.
+struct VerbsPort {
+  std::string device;
+  uint8_t port = 0;
+  int gid_index = 0;
+  ibv_gid gid = {};
+  ibv_mtu mtu = IBV_MTU_1024;
+};
+
+// Where a peer may write one page.
+struct RemoteFrame {
+  uint32_t rkey = 0;
+  uint64_t address = 0;
+};
+
+class VerbsDevice {
+ public:
+  // Opens the device whose GID is `host` (a literal IPv4 or IPv6 address), or the one that
+  // `choice` names as "device:port:gid-index". nullptr with a reason in `*why`.
+  static std::unique_ptr<VerbsDevice> Open(const std::string& host, const std::string& choice,
+                                           int members, std::string* why);
+  ~VerbsDevice();
+  VerbsDevice(const VerbsDevice&) = delete;
+  VerbsDevice& operator=(const VerbsDevice&) = delete;
+
+  const VerbsLibrary& library() const { return *library_; }
+  const VerbsPort& port() const { return port_; }
+  ibv_pd* pd() const { return pd_; }
+  ibv_cq* cq() const { return cq_; }
+  int event_fd() const { return channel_->fd; }
+
+  // Takes the pending events of the channel and asks for the next. Engine thread.
+  void AcknowledgeEvents();
+
+  // The registration that covers a page's frame; registers its chunk first. nullptr if that fails
+  // (errno). Engine thread.
+  ibv_mr* Register(const RegionMemory& memory, uint32_t page);
+  // The same if the chunk is registered already, else nullptr. Any thread, in signal handlers too.
+  ibv_mr* FindRegistered(const RegionMemory& memory, uint32_t page) const;
+  // Withdraws every right on the region's memory. Engine thread, no transfer under way.
+  void Forget(uint32_t region);
+
+ private:
+  VerbsDevice() = default;
+  bool OpenQueues(int members, std::string* why);
+
+  static constexpr size_t kChunkBytes = 4 * 1024 * 1024;
+  static constexpr uint32_t kMaxRegions = 1024;
+  struct Chunks {
+    size_t count = 0;
+    std::unique_ptr<std::atomic<ibv_mr*>[]> registered;
+  };
+
+  const VerbsLibrary* library_ = nullptr;
+  VerbsPort port_;
+  ibv_context* context_ = nullptr;
+  ibv_pd* pd_ = nullptr;
+  ibv_comp_channel* channel_ = nullptr;
+  ibv_cq* cq_ = nullptr;
+  std::atomic<Chunks*> regions_[kMaxRegions] = {};
+};
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_HAS_VERBS
+
+#endif  // PAGEMESH_TRANSPORT_VERBS_VERBS_DEVICE_H_

@@ -1,0 +1,374 @@
+#include "transport/verbs/verbs_transport.h"
+
+#if PAGEMESH_HAS_VERBS
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+
+#include "base/check.h"
+
+namespace pagemesh {
+namespace {
+
+constexpr uint32_t kCompletionToken = 0x40000000;  // TCP's tokens are connection numbers
+constexpr size_t kMaxFrames = 1 << 20;             // requests that can be waiting here, at most
+constexpr int kDrainTries = 200;                   // of 5 ms, before a link is given up at the end
+
+// Where a record carries keys; lib/protocol/messages.ts uses words 0 and 1 of page messages.
+constexpr int kRequesterKey = 2;  // rkey, address low, address high
+constexpr int kHomeKey = 5;
+
+bool IsRequest(uint32_t kind) {
+  return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
+}
+bool IsRecall(uint32_t kind) { return kind == kKindRecallRead || kind == kKindRecallWrite; }
+bool IsPage(uint32_t kind) { return kind >= kFirstPageKind && kind < kFirstBlobKind; }
+
+void WriteKey(Record* record, int at, const RemoteFrame& frame) {
+  record->words[at] = frame.rkey;
+  record->words[at + 1] = static_cast<uint32_t>(frame.address);
+  record->words[at + 2] = static_cast<uint32_t>(frame.address >> 32);
+}
+
+RemoteFrame ReadKey(const Record& record, int at) {
+  RemoteFrame frame;
+  frame.rkey = record.words[at];
+  frame.address = record.words[at + 1] | (static_cast<uint64_t>(record.words[at + 2]) << 32);
+  return frame;
+}
+
+// Ranks are below 2^5, regions below 2^10, pages below 2^32.
+uint64_t FrameKey(int rank, uint32_t region, uint32_t page) {
+  return (static_cast<uint64_t>(rank) << 42) | (static_cast<uint64_t>(region & 0x3ff) << 32) | page;
+}
+
+}  // namespace
+
+VerbsTransport::VerbsTransport(int epoll_fd, TransportClient* client)
+    : epoll_fd_(epoll_fd), client_(client), tcp_client_(this), tcp_(epoll_fd, &tcp_client_) {
+  for (int& connection : connections_) connection = -1;
+}
+
+VerbsTransport::~VerbsTransport() = default;
+
+uint8_t* VerbsTransport::TcpClient::FrameFor(int rank, const Record& record, size_t* length) {
+  return owner_->client_->FrameFor(rank, record, length);
+}
+bool VerbsTransport::TcpClient::OnRecord(int connection, int rank, const Record& record,
+                                         const uint8_t* blob) {
+  if (rank != kNoRank) owner_->KeepKeys(rank, record);
+  return owner_->client_->OnRecord(connection, rank, record, blob);
+}
+void VerbsTransport::TcpClient::OnOpened(int connection) { owner_->client_->OnOpened(connection); }
+void VerbsTransport::TcpClient::OnAccepted(int connection) {
+  owner_->client_->OnAccepted(connection);
+}
+void VerbsTransport::TcpClient::OnClosed(int connection, int rank, uint32_t reason) {
+  if (rank != kNoRank) {
+    owner_->PollCompletions();  // its last words may have come over the link
+    owner_->in_use_[rank].store(nullptr);
+  }
+  owner_->client_->OnClosed(connection, rank, reason);
+}
+bool VerbsTransport::TcpClient::DescribeRegion(uint32_t region, RegionMemory* memory) {
+  return owner_->client_->DescribeRegion(region, memory);
+}
+
+bool VerbsTransport::Bind(int connection, int rank) {
+  if (!tcp_.Bind(connection, rank)) return false;
+  connections_[rank] = connection;
+  return true;
+}
+
+void VerbsTransport::Close(int connection) {
+  for (uint32_t rank = 0; rank < kMaxMembers; rank++) {
+    if (connections_[rank] == connection) in_use_[rank].store(nullptr);
+  }
+  tcp_.Close(connection);
+}
+
+// What was sent last (that this member leaves) must arrive before the queue pairs go.
+void VerbsTransport::CloseAll() {
+  for (int tries = 0; device_ != nullptr && tries < kDrainTries; tries++) {
+    bool idle = true;
+    for (const auto& link : links_) {
+      if (link == nullptr || in_use_[link->rank()].load() == nullptr) continue;
+      if (tries == 0) link->RequestCompletion();
+      idle = idle && link->idle();
+    }
+    if (idle) break;
+    const timespec pause = {0, 5 * 1000 * 1000};
+    nanosleep(&pause, nullptr);
+    ibv_wc completions[kPollBatch];
+    const int count = ibv_poll_cq(device_->cq(), kPollBatch, completions);
+    for (int i = 0; i < count; i++) {
+      VerbsLink* link = links_[VerbsLink::RankOf(completions[i].wr_id)].get();
+      if (completions[i].status != IBV_WC_SUCCESS)
+        in_use_[link->rank()].store(nullptr);
+      else if (!VerbsLink::IsReceive(completions[i].wr_id))
+        link->OnSent(completions[i]);
+    }
+  }
+  for (auto& slot : in_use_) slot.store(nullptr);
+  tcp_.CloseAll();
+  for (auto& link : links_) link.reset();
+  device_.reset();
+}
+
+VerbsLink* VerbsTransport::LinkTo(int rank) const {
+  return in_use_[rank].load(std::memory_order_acquire);
+}
+
+bool VerbsTransport::OpenLinks(const std::string& host, const std::string& choice, int rank,
+                               std::string* what) {
+  if (device_ != nullptr) {
+    *what = "a device is open already";
+    return false;
+  }
+  rank_ = rank;
+  device_ = VerbsDevice::Open(host, choice, kMaxMembers, what);
+  if (device_ == nullptr) return false;
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u32 = kCompletionToken;
+  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, device_->event_fd(), &event) != 0) {
+    *what = strerror(errno);
+    device_.reset();
+    return false;
+  }
+  const VerbsPort& port = device_->port();
+  *what = port.device + " port " + std::to_string(port.port) + " GID " +
+          std::to_string(port.gid_index) + " MTU " + std::to_string(128 << port.mtu);
+  return true;
+}
+
+bool VerbsTransport::OfferLink(int rank, std::vector<uint8_t>* offer) {
+  if (device_ == nullptr || links_[rank] != nullptr) {
+    errno = device_ == nullptr ? ENODEV : EALREADY;
+    return false;
+  }
+  auto link = std::make_unique<VerbsLink>(device_.get(), rank);
+  VerbsOffer mine = {};
+  if (!link->Prepare(&mine)) return false;
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&mine);
+  offer->assign(bytes, bytes + sizeof(mine));
+  links_[rank] = std::move(link);
+  return true;
+}
+
+bool VerbsTransport::AcceptLink(int rank, const std::vector<uint8_t>& offer) {
+  VerbsOffer theirs;
+  if (links_[rank] == nullptr || offer.size() != sizeof(theirs)) {
+    errno = EPROTO;
+    return false;
+  }
+  memcpy(&theirs, offer.data(), sizeof(theirs));
+  return links_[rank]->Connect(theirs);
+}
+
+void VerbsTransport::UseLink(int rank) { in_use_[rank].store(links_[rank].get()); }
+
+void VerbsTransport::ForgetRegion(uint32_t region) {
+  if (device_ != nullptr) device_->Forget(region);
+}
+
+// A request says where the page is to be written, and a recall where its requester's and the
+// home's frames are: the keys travel with the messages that need them.
+void VerbsTransport::AddKeys(Record* record) {
+  RegionMemory memory;
+  if (device_ == nullptr || !client_->DescribeRegion(record->region, &memory)) return;
+  ibv_mr* mine = device_->Register(memory, record->page);
+  if (mine == nullptr) return;
+  const uint64_t address = reinterpret_cast<uintptr_t>(memory.base) +
+                           static_cast<uint64_t>(record->page) * memory.page_bytes;
+  if (IsRequest(record->kind)) {
+    WriteKey(record, kRequesterKey, {mine->rkey, address});
+    return;
+  }
+  const int requester = static_cast<int>(record->words[0]);
+  RemoteFrame frame;
+  if (requester == rank_) {
+    frame = {mine->rkey, address};
+  } else {
+    TakeKeys(requester, *record, &frame);
+  }
+  WriteKey(record, kRequesterKey, frame);
+  WriteKey(record, kHomeKey, {mine->rkey, address});
+}
+
+void VerbsTransport::KeepKeys(int from, const Record& record) {
+  if (device_ == nullptr || frames_.size() >= kMaxFrames) return;
+  if (IsRequest(record.kind)) {
+    frames_[FrameKey(from, record.region, record.page)] = ReadKey(record, kRequesterKey);
+  } else if (IsRecall(record.kind) && record.words[0] < kMaxMembers) {
+    const int requester = static_cast<int>(record.words[0]);
+    frames_[FrameKey(requester, record.region, record.page)] = ReadKey(record, kRequesterKey);
+    if (requester == from || record.kind != kKindRecallRead) return;
+    frames_[FrameKey(from, record.region, record.page)] = ReadKey(record, kHomeKey);
+  }
+}
+
+bool VerbsTransport::TakeKeys(int to, const Record& record, RemoteFrame* remote) {
+  const auto found = frames_.find(FrameKey(to, record.region, record.page));
+  if (found == frames_.end()) return false;
+  *remote = found->second;
+  frames_.erase(found);
+  return remote->rkey != 0 || remote->address != 0;
+}
+
+void VerbsTransport::Queue(int rank, const Record* record, const uint8_t* payload) {
+  if (device_ == nullptr || record->kind >= kFirstBlobKind) {
+    tcp_.Queue(rank, record, payload);
+    return;
+  }
+  VerbsLink* link = LinkTo(rank);
+  if (record->kind == kKindGrant) frames_.erase(FrameKey(rank, record->region, record->page));
+  Record keyed = *record;
+  if (IsRequest(record->kind) || IsRecall(record->kind)) AddKeys(&keyed);
+  if (link == nullptr) {
+    // TCP keeps pointers until Flush, so what was added has to stay as long.
+    tcp_records_.push_back(keyed);
+    tcp_.Queue(rank, &tcp_records_.back(), payload);
+    return;
+  }
+  RemoteFrame remote;
+  ibv_mr* mr = nullptr;
+  if (IsPage(record->kind)) {
+    RegionMemory memory;
+    if (client_->DescribeRegion(record->region, &memory)) {
+      mr = device_->Register(memory, record->page);
+    }
+    if (!TakeKeys(rank, *record, &remote) || mr == nullptr) {
+      // The requester has no link to the home, and so sent no key that reached this member. The
+      // entry is busy until the requester confirms: no message of the link can be overtaken.
+      tcp_records_.push_back(keyed);
+      tcp_.Queue(rank, &tcp_records_.back(), payload);
+      return;
+    }
+  }
+  const int failed = link->Send(keyed, mr == nullptr ? nullptr : payload, mr, remote);
+  if (failed != 0) Break(rank, static_cast<uint32_t>(failed));
+}
+
+void VerbsTransport::Flush() {
+  tcp_.Flush();
+  tcp_records_.clear();
+}
+
+bool VerbsTransport::TrySend(int rank, const Record& record) {
+  if (device_ == nullptr) return tcp_.TrySend(rank, record);
+  RegionMemory memory;
+  if (!IsRequest(record.kind) || !client_->DescribeRegion(record.region, &memory)) return false;
+  ibv_mr* mine = device_->FindRegistered(memory, record.page);
+  if (mine == nullptr) return false;  // the engine registers the chunk, and then sends it
+  Record keyed = record;
+  WriteKey(&keyed, kRequesterKey,
+           {mine->rkey, reinterpret_cast<uintptr_t>(memory.base) +
+                            static_cast<uint64_t>(record.page) * memory.page_bytes});
+  VerbsLink* link = LinkTo(rank);
+  return link == nullptr ? tcp_.TrySend(rank, keyed) : link->TrySend(keyed);
+}
+
+void VerbsTransport::OnReady(uint32_t token, uint32_t events) {
+  if (token != kCompletionToken) {
+    tcp_.OnReady(token, events);
+    return;
+  }
+  if (device_ == nullptr) return;
+  device_->AcknowledgeEvents();  // asks for the next event first, so that none is missed
+  PollCompletions();
+}
+
+bool VerbsTransport::Resume() {
+  const bool tcp_refused = tcp_.Resume();
+  if (device_ != nullptr && !refused_.empty()) PollCompletions();
+  return tcp_refused || !refused_.empty();
+}
+
+void VerbsTransport::PollCompletions() {
+  if (device_ == nullptr) return;
+  while (!refused_.empty()) {
+    if (!HandleCompletion(refused_.front())) return;
+    refused_.pop_front();
+  }
+  ibv_wc completions[kPollBatch];
+  for (;;) {
+    const int count = ibv_poll_cq(device_->cq(), kPollBatch, completions);
+    PM_CHECK_STATE(count >= 0, count, errno);
+    if (count == 0) break;
+    for (int i = 0; i < count; i++) {
+      if (!refused_.empty() || !HandleCompletion(completions[i])) {
+        refused_.push_back(completions[i]);
+      }
+    }
+    if (!refused_.empty()) break;
+  }
+  for (const auto& link : links_) {
+    if (link == nullptr || LinkTo(link->rank()) != link.get()) continue;
+    const int failed = link->Progress();
+    if (failed != 0) Break(link->rank(), static_cast<uint32_t>(failed));
+  }
+}
+
+// False: the client has no room.
+bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
+  const int rank = static_cast<int>(VerbsLink::RankOf(completion.wr_id));
+  VerbsLink* link = links_[rank].get();
+  PM_CHECK_STATE(link != nullptr, rank, completion.status);
+  if (completion.status != IBV_WC_SUCCESS) {
+    Break(rank, kFirstVerbsReason + static_cast<uint32_t>(completion.status));
+    return true;
+  }
+  if (!VerbsLink::IsReceive(completion.wr_id)) {
+    link->OnSent(completion);
+    return true;
+  }
+  return Deliver(link, completion);
+}
+
+bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
+  const int rank = link->rank();
+  if (completion.byte_len != 0 && !broken_[rank]) {
+    const Record& record = link->Received(completion);
+    const bool known = record.kind != 0 && record.kind < kFirstBlobKind;
+    if (completion.byte_len != sizeof(Record) || !known) {
+      Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
+      return true;
+    }
+    size_t length = 0;
+    if (IsPage(record.kind)) {
+      // The bytes are in the frame already, by the right that was given for its chunk; whether
+      // they were awaited is asked all the same.
+      if (client_->FrameFor(rank, record, &length) == nullptr || length != record.payload_bytes) {
+        Break(rank, static_cast<uint32_t>(CloseReason::kBadPage));
+        return true;
+      }
+    } else if (record.payload_bytes != 0) {
+      Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
+      return true;
+    }
+    KeepKeys(rank, record);
+    if (!client_->OnRecord(connections_[rank], rank, record, nullptr)) return false;
+    link_records_.fetch_add(1, std::memory_order_relaxed);
+  }
+  const int failed = link->Repost(completion);
+  if (failed != 0) Break(rank, static_cast<uint32_t>(failed));
+  return true;
+}
+
+// The link to a member is of no use any more: so is the member.
+void VerbsTransport::Break(int rank, uint32_t reason) {
+  if (broken_[rank]) return;
+  broken_[rank] = true;
+  in_use_[rank].store(nullptr);
+  const int connection = connections_[rank];
+  if (connection < 0 || !tcp_.IsOpen(rank)) return;
+  tcp_.Close(connection);
+  client_->OnClosed(connection, rank, reason);
+}
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_HAS_VERBS

@@ -1,0 +1,99 @@
+// Pages by RDMA: one queue pair for each pair of members, set up over the authenticated TCP
+// connection, which stays for blobs, for members without a device, and to notice that one is gone.
+#ifndef PAGEMESH_TRANSPORT_VERBS_VERBS_TRANSPORT_H_
+#define PAGEMESH_TRANSPORT_VERBS_VERBS_TRANSPORT_H_
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "transport/tcp/tcp_transport.h"
+#include "transport/transport.h"
+#include "transport/verbs/verbs_device.h"
+#include "transport/verbs/verbs_link.h"
+
+#if PAGEMESH_HAS_VERBS
+
+namespace pagemesh {
+
+class VerbsTransport final : public Transport {
+ public:
+  VerbsTransport(int epoll_fd, TransportClient* client);
+  ~VerbsTransport() override;
+
+  int Listen(const char* host, uint16_t port) override { return tcp_.Listen(host, port); }
+  int Connect(const char* host, uint16_t port) override { return tcp_.Connect(host, port); }
+  bool Bind(int connection, int rank) override;
+  void Close(int connection) override;
+  void CloseAll() override;
+  bool IsOpen(int rank) const override { return tcp_.IsOpen(rank); }
+  void Queue(int rank, const Record* record, const uint8_t* payload) override;
+  void QueueTo(int connection, const Record* record, const uint8_t* payload) override {
+    tcp_.QueueTo(connection, record, payload);
+  }
+  void Flush() override;
+  bool TrySend(int rank, const Record& record) override;
+  void OnReady(uint32_t token, uint32_t events) override;
+  bool Resume() override;
+
+  bool OpenLinks(const std::string& host, const std::string& choice, int rank,
+                 std::string* what) override;
+  bool OfferLink(int rank, std::vector<uint8_t>* offer) override;
+  bool AcceptLink(int rank, const std::vector<uint8_t>& offer) override;
+  void UseLink(int rank) override;
+  void ForgetRegion(uint32_t region) override;
+  uint64_t LinkRecords() const override { return link_records_.load(); }
+
+ private:
+  // How TCP's client calls reach ours: TCP may close a connection while records that came over the
+  // link before are still to be handed over.
+  class TcpClient final : public TransportClient {
+   public:
+    explicit TcpClient(VerbsTransport* owner) : owner_(owner) {}
+    uint8_t* FrameFor(int rank, const Record& record, size_t* length) override;
+    bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) override;
+    void OnOpened(int connection) override;
+    void OnAccepted(int connection) override;
+    void OnClosed(int connection, int rank, uint32_t reason) override;
+    bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
+
+   private:
+    VerbsTransport* const owner_;
+  };
+
+  VerbsLink* LinkTo(int rank) const;
+  void AddKeys(Record* record);
+  void KeepKeys(int from, const Record& record);
+  bool TakeKeys(int to, const Record& record, RemoteFrame* remote);
+  void PollCompletions();
+  bool HandleCompletion(const ibv_wc& completion);
+  bool Deliver(VerbsLink* link, const ibv_wc& completion);
+  void Break(int rank, uint32_t reason);
+
+  static constexpr int kPollBatch = 32;
+
+  const int epoll_fd_;
+  TransportClient* const client_;
+  TcpClient tcp_client_;
+  TcpTransport tcp_;
+  int rank_ = 0;
+  std::unique_ptr<VerbsDevice> device_;  // outlives the links
+  std::unique_ptr<VerbsLink> links_[kMaxMembers];
+  std::atomic<VerbsLink*> in_use_[kMaxMembers] = {};  // what records go over
+  int connections_[kMaxMembers];                      // TCP, by rank; -1 if none
+  bool broken_[kMaxMembers] = {};
+  std::deque<ibv_wc> refused_;  // taken from the queue, but the client had no room
+  // Where the pages that were asked for are to be written, by requester, region and page.
+  std::unordered_map<uint64_t, RemoteFrame> frames_;
+  std::deque<Record> tcp_records_;  // what TCP was given pointers to; until Flush
+  std::atomic<uint64_t> link_records_{0};
+};
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_HAS_VERBS
+
+#endif  // PAGEMESH_TRANSPORT_VERBS_VERBS_TRANSPORT_H_
