@@ -20,8 +20,14 @@ const onlyAt = process.argv.indexOf('--only')
 const steps =
   onlyAt < 0 ? ['npm', 'addon', 'typescript', 'floor'] : process.argv[onlyAt + 1].split(',')
 
-/** Debian package → the program that it brings. */
-const buildPrograms = { python3: 'python3', make: 'make', 'g++': 'g++', gcc: 'cc' }
+/** Debian package → the program, or the file, that it brings. */
+const buildPrograms = {
+  python3: 'python3',
+  make: 'make',
+  'g++': 'g++',
+  gcc: 'cc',
+  'libibverbs-dev': '/usr/include/infiniband/verbs.h',
+}
 const lintPrograms = {
   cmake: 'cmake',
   'clang-format': 'clang-format',
@@ -64,6 +70,11 @@ function inPath(program) {
   })
 }
 
+/** A program in the path, or a file if it is named by its whole path. */
+function isThere(wanted) {
+  return path.isAbsolute(wanted) ? fs.existsSync(wanted) : inPath(wanted)
+}
+
 function filesUnder(folder, ending = '') {
   if (!fs.existsSync(folder)) return []
   return fs
@@ -95,7 +106,7 @@ function writeStamp(file, text) {
 
 /** Installs the missing system packages when root, and otherwise names the command that does. */
 function ensurePrograms(wanted) {
-  const missing = Object.keys(wanted).filter((name) => !inPath(wanted[name]))
+  const missing = Object.keys(wanted).filter((name) => !isThere(wanted[name]))
   if (missing.length === 0) return
   const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`
   if (process.getuid() !== 0 || !inPath('apt-get')) {
