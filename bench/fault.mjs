@@ -1,4 +1,5 @@
 import { describeSocketFloor, socketRoundTripsUs } from './lib/floor.mjs'
+import { readLatenciesUs, readLatencyFloor } from './lib/perftest.mjs'
 import { Members } from './lib/members.mjs'
 import { placements } from './lib/placement.mjs'
 import { makeLine } from './lib/report.mjs'
@@ -94,14 +95,17 @@ async function writeAndCheck(members, pages) {
  * programs share a core in one run and not in the next, and its median jumps by a factor of ten:
  * a ratio to that is a matter of luck. So each side has a core of its own, both here and in the
  * floor, and that is the line with the target. The other two placements are shown beside it.
+ * @param {string} transport
  * @returns {{ placement: import('./lib/placement.mjs').Placement, states: State[] }[]}
  */
-function plan() {
+function plan(transport) {
   const { free, apart, together } = placements()
   /** @param {string} where */
   const placed = (where) => {
     return { ...readCleanAtHome, name: `${readCleanAtHome.name}, ${where}`, target: null }
   }
+  // The devices of SoftRoCE do their work on any core: pinning members would hold against them.
+  if (transport === 'verbs') return [{ placement: free, states }]
   if (apart === undefined) return [{ placement: free, states: [...states, pagePingPong] }]
   return [
     { placement: apart, states },
@@ -112,26 +116,28 @@ function plan() {
 
 export const summary = 'one page fault between two members, by the state of the page'
 
-/** @param {{ rounds: number }} options */
-export function countSteps({ rounds }) {
-  return plan().reduce((steps, group) => steps + group.states.length, 0) * (rounds + 1)
+/** @param {{ rounds: number, transport: string }} options */
+export function countSteps({ rounds, transport }) {
+  return plan(transport).reduce((steps, group) => steps + group.states.length, 0) * (rounds + 1)
 }
 
 /**
- * @param {{ faults?: number, rounds: number }} options
+ * @param {{ faults?: number, rounds: number, transport: string }} options
  * @param {() => void} step called after each batch
  * @returns {Promise<import('./lib/report.mjs').Line[]>}
  */
-export async function run({ faults = defaultFaults, rounds }, step) {
+export async function run({ faults = defaultFaults, rounds, transport }, step) {
   const lines = []
-  for (const { placement, states } of plan()) {
+  for (const { placement, states } of plan(transport)) {
     const pageCount = Math.max(leastPages, faults)
     const members = await Members.start('fault.mjs', {
       cpus: placement.cpus,
       options: { pageCount },
+      transport,
     })
     try {
-      lines.push(...(await measureStates(members, { states, placement, faults, rounds }, step)))
+      const what = { states, placement, faults, rounds, transport }
+      lines.push(...(await measureStates(members, what, step)))
       await members.stop()
     } finally {
       await members.kill()
@@ -148,9 +154,12 @@ export async function run({ faults = defaultFaults, rounds }, step) {
  * @param {import('./lib/placement.mjs').Placement} what.placement
  * @param {number} what.faults in each batch
  * @param {number} what.rounds
+ * @param {string} what.transport
  * @param {() => void} step
  */
-async function measureStates(members, { states, placement, faults, rounds }, step) {
+async function measureStates(members, { states, placement, faults, rounds, transport }, step) {
+  const overVerbs = transport === 'verbs'
+  const host = process.env.PAGEMESH_HOST ?? '127.0.0.1'
   const timerUs = median(await members.ask(1, 'timeNothing'))
   const results = states.map((state) => ({
     state,
@@ -161,7 +170,9 @@ async function measureStates(members, { states, placement, faults, rounds }, ste
   // Round 0 warms everything up and is not counted.
   for (let round = 0; round <= rounds; round++) {
     for (const result of results) {
-      const floorUs = await socketRoundTripsUs(faults, placement)
+      const floorUs = overVerbs
+        ? await readLatenciesUs(faults, host)
+        : await socketRoundTripsUs(faults, placement)
       stamp += 2
       const batch = { count: faults, seed: stamp, stamp }
       const samplesUs = await result.state.batch(members, batch)
@@ -178,7 +189,7 @@ async function measureStates(members, { states, placement, faults, rounds }, ste
     return makeLine({
       name,
       rounds,
-      floor: describeSocketFloor(placement),
+      floor: overVerbs ? readLatencyFloor : describeSocketFloor(placement),
       floorRounds,
       target,
       extra,

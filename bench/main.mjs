@@ -1,4 +1,4 @@
-// npm run bench -- NAME… [--json] [--faults N] [--rounds R]
+// npm run bench -- NAME… [--json] [--faults N] [--rounds R] [--transport T]
 import { parseArgs } from 'node:util'
 import * as fault from './fault.mjs'
 import { startProgressBar } from './lib/progress-bar.mjs'
@@ -8,8 +8,8 @@ import * as progress from './progress.mjs'
 /**
  * @typedef {object} Bench
  * @property {string} summary
- * @property {(options: { rounds: number }) => number} countSteps
- * @property {(options: { faults?: number, rounds: number }, step: () => void) =>
+ * @property {(options: { rounds: number, transport: string }) => number} countSteps
+ * @property {(options: { faults?: number, rounds: number, transport: string }, step: () => void) =>
  *   Promise<import('./lib/report.mjs').Line[]>} run
  */
 
@@ -17,10 +17,11 @@ import * as progress from './progress.mjs'
 const benches = { fault, progress }
 
 const defaultRounds = 5
-const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--rounds R]
+const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--rounds R] [--transport T]
   NAME         ${Object.keys(benches).join(', ')}; all without a name; 'list' says what they measure
   --json       one JSON object per figure and line on stdout, and nothing else
   --faults N   faults in each batch
+  --transport T tcp or verbs: how the members reach each other, and which floor they stand on
   --rounds R   rounds, each of one batch of faults and one of the floor (default ${defaultRounds})`
 
 class UsageError extends Error {}
@@ -49,6 +50,7 @@ function parseCommandLine(args) {
         json: { type: 'boolean', default: false },
         faults: { type: 'string' },
         rounds: { type: 'string' },
+        transport: { type: 'string', default: 'tcp' },
         help: { type: 'boolean', default: false },
       },
     })
@@ -66,12 +68,16 @@ function parseCommandLine(args) {
   }
   const faults = parseCount('faults', values.faults)
   const rounds = parseCount('rounds', values.rounds) ?? defaultRounds
-  return { names, list, json: values.json, help: values.help, options: { faults, rounds } }
+  const { json, help, transport } = values
+  if (transport !== 'tcp' && transport !== 'verbs') {
+    throw new UsageError(`--transport takes tcp or verbs, not '${transport}'`)
+  }
+  return { names, list, json, help, options: { faults, rounds, transport } }
 }
 
 /**
  * @param {string} name
- * @param {{ faults?: number, rounds: number }} options
+ * @param {{ faults?: number, rounds: number, transport: string }} options
  */
 async function runBench(name, options) {
   const bar = startProgressBar(name, benches[name].countSteps(options))

@@ -30,16 +30,16 @@ export class Members {
   /**
    * Starts `size` members that run bench/members/PROGRAM, and waits until all have joined.
    * @param {string} program
-   * @param {{ size?: number, cpus?: number[], options?: Record<string, unknown> }} [how] with
-   *   `cpus`, the core that each rank is pinned to
+   * @param {{ size?: number, cpus?: number[], transport?: string,
+   *   options?: Record<string, unknown> }} [how] with `cpus`, the core that each rank is pinned to
    */
-  static async start(program, { size = 2, cpus, options = {} } = {}) {
+  static async start(program, { size = 2, cpus, transport = 'tcp', options = {} } = {}) {
     const folder = await mkdtemp(join(tmpdir(), 'pagemesh-bench-'))
     const key = randomBytes(32).toString('hex')
     const rendezvous = `file:${join(folder, 'rendezvous')}`
     const ranks = Array.from({ length: size }, (_, rank) => rank)
     const started = ranks.map(
-      (rank) => new Member(program, { rank, size, key, rendezvous, cpu: cpus?.[rank] }),
+      (rank) => new Member(program, { rank, size, key, rendezvous, transport, cpu: cpus?.[rank] }),
     )
     const members = new Members(started, folder)
     try {
@@ -98,6 +98,14 @@ function withoutLaunchData(env) {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('PAGEMESH_')))
 }
 
+/**
+ * Where the RDMA device is, as `pagemesh softroce` says.
+ * @param {NodeJS.ProcessEnv} env
+ */
+function deviceData({ PAGEMESH_HOST, PAGEMESH_RDMA_DEVICE }) {
+  return { PAGEMESH_HOST, PAGEMESH_RDMA_DEVICE }
+}
+
 class Member {
   #rank
   #process
@@ -111,9 +119,10 @@ class Member {
 
   /**
    * @param {string} program
-   * @param {{ rank: number, size: number, key: string, rendezvous: string, cpu?: number }} place
+   * @param {{ rank: number, size: number, key: string, rendezvous: string, transport: string,
+   *   cpu?: number }} place
    */
-  constructor(program, { rank, size, key, rendezvous, cpu }) {
+  constructor(program, { rank, size, key, rendezvous, transport, cpu }) {
     this.#rank = rank
     const path = fileURLToPath(new URL(`../members/${program}`, import.meta.url))
     const pin = cpu === undefined ? [] : ['taskset', '--cpu-list', String(cpu)]
@@ -127,6 +136,8 @@ class Member {
         PAGEMESH_SIZE: String(size),
         PAGEMESH_KEY: key,
         PAGEMESH_RENDEZVOUS: rendezvous,
+        PAGEMESH_TRANSPORT: transport,
+        ...(transport === 'tcp' ? {} : deviceData(process.env)),
       },
     })
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
