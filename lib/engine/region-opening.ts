@@ -207,11 +207,14 @@ export class RegionOpening {
       return this.tryMap(known)
     }
     const { rank } = known.failure
+    const overLimit = known.failure.errno === constants.errno.EPERM
+    const advice = overLimit
+      ? 'RDMA locks memory, and this is more than its limit (ulimit -l): raise that, or use TCP'
+      : "make it smaller, or raise that member's limits (ulimit -v, ulimit -n, vm.overcommit_memory)"
     const error = new PagemeshError(
       'ERR_PAGEMESH_REGION_FAILED',
       `region '${known.shape.name}' of ${known.shape.byteLength} bytes cannot be mapped at rank ` +
-        `${rank}: ${errnoName(known.failure.errno)}; make it smaller, or raise that member's ` +
-        'limits (ulimit -v, ulimit -n, vm.overcommit_memory)',
+        `${rank}: ${errnoName(known.failure.errno)}; ${advice}`,
       { rank },
     )
     this.giveUp(known, error)

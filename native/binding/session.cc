@@ -149,6 +149,8 @@ int Session::MapRegion(RegionOptions options) {
   }
   options.rank = static_cast<uint32_t>(options_.rank);
   options.size = static_cast<uint32_t>(options_.size);
+  const size_t bytes = static_cast<size_t>(options.page_count) * options.page_bytes;
+  if (!transport_->AdmitRegion(bytes)) return EPERM;  // what locking beyond the limit says
   Region* region = Region::Map(options);
   if (region == nullptr) return errno;
   regions_[options.id].store(region);

@@ -90,6 +90,8 @@ class Transport {
     return false;
   }
   virtual void UseLink(int /*rank*/) {}
+  // Whether a region of so many bytes can be made reachable; counts it if so.
+  virtual bool AdmitRegion(size_t /*bytes*/) { return true; }
   // The region is about to be unmapped: withdraws what peers may write.
   virtual void ForgetRegion(uint32_t /*region*/) {}
   // How many records came over links.

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -166,6 +167,21 @@ VerbsDevice::~VerbsDevice() {
   if (channel_ != nullptr) library_->destroy_comp_channel(channel_);
   if (pd_ != nullptr) library_->dealloc_pd(pd_);
   if (context_ != nullptr) library_->close_device(context_);
+}
+
+size_t VerbsDevice::MemlockLimit() {
+  constexpr int kCapIpcLock = 14;
+  unsigned long long effective = 0;
+  FILE* status = fopen("/proc/self/status", "re");
+  char line[256];
+  while (status != nullptr && fgets(line, sizeof(line), status) != nullptr) {
+    if (strncmp(line, "CapEff:", 7) == 0) effective = strtoull(line + 7, nullptr, 16);
+  }
+  if (status != nullptr) fclose(status);
+  if ((effective >> kCapIpcLock & 1) != 0) return SIZE_MAX;
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
+  return static_cast<size_t>(limit.rlim_cur);
 }
 
 void VerbsDevice::AcknowledgeEvents() {

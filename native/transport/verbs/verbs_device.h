@@ -39,6 +39,9 @@ class VerbsDevice {
   VerbsDevice(const VerbsDevice&) = delete;
   VerbsDevice& operator=(const VerbsDevice&) = delete;
 
+  // How many bytes this process may lock; no limit for a process with CAP_IPC_LOCK.
+  static size_t MemlockLimit();
+
   const VerbsLibrary& library() const { return *library_; }
   const VerbsPort& port() const { return port_; }
   ibv_pd* pd() const { return pd_; }

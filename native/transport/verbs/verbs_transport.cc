@@ -7,6 +7,8 @@
 #include <sys/epoll.h>
 #include <time.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace pagemesh {
@@ -170,6 +172,18 @@ bool VerbsTransport::AcceptLink(int rank, const std::vector<uint8_t>& offer) {
 
 void VerbsTransport::UseLink(int rank) { in_use_[rank].store(links_[rank].get()); }
 
+// Registered memory is locked. The limit is looked at here, where it is an error of one call, and
+// not when a page is on its way.
+bool VerbsTransport::AdmitRegion(size_t bytes) {
+  if (device_ == nullptr) return true;
+  if (bytes >
+      VerbsDevice::MemlockLimit() - std::min(admitted_bytes_, VerbsDevice::MemlockLimit())) {
+    return false;
+  }
+  admitted_bytes_ += bytes;
+  return true;
+}
+
 void VerbsTransport::ForgetRegion(uint32_t region) {
   if (device_ != nullptr) device_->Forget(region);
 }
@@ -180,7 +194,7 @@ void VerbsTransport::AddKeys(Record* record) {
   RegionMemory memory;
   if (device_ == nullptr || !client_->DescribeRegion(record->region, &memory)) return;
   ibv_mr* mine = device_->Register(memory, record->page);
-  if (mine == nullptr) return;
+  PM_CHECK_STATE(mine != nullptr, errno, record->page);  // AdmitRegion looked at the limit
   const uint64_t address = reinterpret_cast<uintptr_t>(memory.base) +
                            static_cast<uint64_t>(record->page) * memory.page_bytes;
   if (IsRequest(record->kind)) {
@@ -240,9 +254,17 @@ void VerbsTransport::Queue(int rank, const Record* record, const uint8_t* payloa
     if (client_->DescribeRegion(record->region, &memory)) {
       mr = device_->Register(memory, record->page);
     }
-    if (!TakeKeys(rank, *record, &remote) || mr == nullptr) {
-      // The requester has no link to the home, and so sent no key that reached this member. The
-      // entry is busy until the requester confirms: no message of the link can be overtaken.
+    PM_CHECK_STATE(mr != nullptr, errno, record->page);
+    if (!TakeKeys(rank, *record, &remote)) {
+      // A requester without a link to the home sent no key that reached this member. Then the page
+      // comes from an owner, and its entry is busy until the requester confirms: it may go over
+      // TCP, because no later message of the link depends on its being there. A page from its home
+      // may not, and its requester has a link and has told no key.
+      const bool from_owner = record->kind == kKindWriteBack || record->words[1] != 0;
+      if (!from_owner) {
+        Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
+        return;
+      }
       tcp_records_.push_back(keyed);
       tcp_.Queue(rank, &tcp_records_.back(), payload);
       return;

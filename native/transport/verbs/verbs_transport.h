@@ -44,6 +44,7 @@ class VerbsTransport final : public Transport {
   bool OfferLink(int rank, std::vector<uint8_t>* offer) override;
   bool AcceptLink(int rank, const std::vector<uint8_t>& offer) override;
   void UseLink(int rank) override;
+  bool AdmitRegion(size_t bytes) override;
   void ForgetRegion(uint32_t region) override;
   uint64_t LinkRecords() const override { return link_records_.load(); }
 
@@ -80,6 +81,7 @@ class VerbsTransport final : public Transport {
   TcpClient tcp_client_;
   TcpTransport tcp_;
   int rank_ = 0;
+  size_t admitted_bytes_ = 0;            // of regions, all of which may come to be registered
   std::unique_ptr<VerbsDevice> device_;  // outlives the links
   std::unique_ptr<VerbsLink> links_[kMaxMembers];
   std::atomic<VerbsLink*> in_use_[kMaxMembers] = {};  // what records go over
