@@ -10,8 +10,9 @@ import { UsageError, usageExitCode } from './usage.js'
 const help = `Usage: pagemesh <command> [options]
 
 Commands:
-  run     start the members of a mesh on this machine
-  doctor  show what this machine can do, and what to do about what it cannot
+  run       start the members of a mesh on this machine
+  doctor    show what this machine can do, and what to do about what it cannot
+  softroce  run over RDMA without RDMA hardware, in a virtual machine if need be
 
 Options:
   -h, --help     show this help, or that of a command
@@ -74,6 +75,12 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return run(rest)
     case 'doctor':
       return doctor(rest)
+    case 'softroce': {
+      // Loaded when needed: a start of `run` in a virtual machine is slow enough.
+      const { softroce } = await import('./softroce/softroce.js')
+      // All is written and all machines are gone, but standard input may still be open.
+      process.exit(await softroce(rest))
+    }
     case 'help':
       return print(help)
     case undefined:

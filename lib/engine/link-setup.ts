@@ -148,8 +148,8 @@ export class LinkSetup {
     if (this.options.policy === 'verbs' && slow !== undefined) {
       const error = new PagemeshError(
         'ERR_PAGEMESH_JOIN_FAILED',
-        `rank ${slow[0]} cannot be reached by verbs: ${this.detail} ('pagemesh doctor' says more; ` +
-          'transport auto falls back to TCP)',
+        `rank ${slow[0]} cannot be reached by verbs: ${this.detail} (` +
+          "'pagemesh doctor' says more; transport auto falls back to TCP)",
         { rank: slow[0] },
       )
       return this.done(error)

@@ -210,7 +210,8 @@ export class RegionOpening {
     const overLimit = known.failure.errno === constants.errno.EPERM
     const advice = overLimit
       ? 'RDMA locks memory, and this is more than its limit (ulimit -l): raise that, or use TCP'
-      : "make it smaller, or raise that member's limits (ulimit -v, ulimit -n, vm.overcommit_memory)"
+      : "make it smaller, or raise that member's limits (ulimit -v, ulimit -n, " +
+        'vm.overcommit_memory)'
     const error = new PagemeshError(
       'ERR_PAGEMESH_REGION_FAILED',
       `region '${known.shape.name}' of ${known.shape.byteLength} bytes cannot be mapped at rank ` +

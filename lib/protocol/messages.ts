@@ -26,7 +26,8 @@
  * | BarrierArrive | anyone → manager | a b: key, c: request |
  * | BarrierReply | manager → anyone | a: request, b: 1 if broken, c: by whom, d: 1 if down |
  * | Heartbeat, Leaving | everyone → everyone | |
- * | Cluster, RegionControl, LinkControl | | a blob: cluster/joiner.ts, engine/region-opening.ts, engine/link-setup.ts |
+ * | Cluster, RegionControl, LinkControl | | a blob: cluster/joiner.ts, engine/region-opening.ts, |
+ * | | | … engine/link-setup.ts |
  */
 export const Kind = {
   ReadRequest: 1,
