@@ -2,12 +2,10 @@ import { statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { constants } from 'node:os'
 import path from 'node:path'
+import { maxMeshSize as maxMembers } from '../cluster/launch-environment.js'
 import { lastValue, parseLeadingOptions, type OptionTable } from './arguments.js'
 import { typescriptSupport } from './node-version.js'
 import { UsageError } from './usage.js'
-
-/** The directory's sharers word has one bit for each member. */
-export const maxMembers = 32
 
 const transports = ['auto', 'tcp', 'verbs']
 const maxTimeoutMs = 2 ** 31 - 1

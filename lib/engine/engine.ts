@@ -66,6 +66,7 @@ export class Engine implements EngineContext {
   private readonly opening: RegionOpening
   private readonly sync: Synchronization
   private readonly pins = new Map<number, Pin>()
+  private readonly maxPins: number
   private readonly words: WordOperations
   private readonly links: LinkSetup
   /** Prefetches, pins and word operations that have not been answered. */
@@ -86,6 +87,8 @@ export class Engine implements EngineContext {
     this.rank = data.rank
     this.size = data.size
     this.nowMs = performance.now()
+    const { mapBoundaryLimit } = this.addon.probe() // settled when the session began
+    this.maxPins = Math.floor(mapBoundaryLimit / BOUNDARIES_PER_PIN)
     this.members = new Members(data.size, data.rank, this.nowMs)
     this.ring = new Ring(this.addon, data.session, () => this.members.view)
     const goneError = (
@@ -118,8 +121,7 @@ export class Engine implements EngineContext {
       const count = this.ring.exchange(this.timeoutMs(), this.resumeDeadlineMs < Infinity)
       if (count < 0) return
       this.nowMs = performance.now()
-      for (let i = 0; i < count; i++) this.step(() => this.onEvent(i), undefined)
-      this.step(() => this.releaseResumed(), undefined)
+      this.onEvents(count)
       if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
     }
     this.ring.flush()
@@ -168,6 +170,21 @@ export class Engine implements EngineContext {
 
   // Events.
 
+  private onEvents(count: number): void {
+    for (let next = 0; next < count;) {
+      try {
+        while (next < count) this.onEvent(next++)
+      } catch (error) {
+        this.blame(error, undefined)
+      }
+    }
+    try {
+      this.releaseResumed()
+    } catch (error) {
+      this.blame(error, undefined)
+    }
+  }
+
   private onEvent(index: number): void {
     const { ring } = this
     switch (ring.event(index, 0)) {
@@ -195,24 +212,24 @@ export class Engine implements EngineContext {
   private onRecord(index: number, from: number): void {
     if (!this.members.isUp(from)) return
     this.members.heard(from, this.nowMs)
-    this.step(() => this.dispatch(index, from), from)
+    try {
+      this.dispatch(index, from)
+    } catch (error) {
+      this.blame(error, from)
+    }
   }
 
   /**
-   * Runs something that may find out that a member broke the protocol, and ends that member's
-   * membership. The culprit is not always who sent the record in hand (`from`): what a member sent
-   * earlier may have waited in a queue.
+   * A step has found out that a member broke the protocol: ends that member's membership. Whatever
+   * else was thrown is thrown on. The culprit is not always who sent the record in hand (`from`):
+   * what a member sent earlier may have waited in a queue.
    */
-  private step(run: () => void, from: number | undefined): void {
-    try {
-      run()
-    } catch (error) {
-      if (!(error instanceof PagemeshError) || error.code !== 'ERR_PAGEMESH_PROTOCOL') throw error
-      const culprit = error.rank ?? from
-      // Our own mistake, if nobody else's: the process cannot go on.
-      if (culprit === undefined || culprit === this.rank) throw error
-      this.memberDown(culprit, `it broke the protocol: ${error.message}`)
-    }
+  private blame(error: unknown, from: number | undefined): void {
+    if (!(error instanceof PagemeshError) || error.code !== 'ERR_PAGEMESH_PROTOCOL') throw error
+    const culprit = error.rank ?? from
+    // Our own mistake, if nobody else's: the process cannot go on.
+    if (culprit === undefined || culprit === this.rank) throw error
+    this.memberDown(culprit, `it broke the protocol: ${error.message}`)
   }
 
   private dispatch(index: number, from: number): void {
@@ -472,8 +489,7 @@ export class Engine implements EngineContext {
     if (command.op === 'prefetch') {
       new Prefetch(region, firstPage, pageCount, access, done).start()
     } else if (command.op === 'pin') {
-      const most = Math.floor(this.addon.probe().mapBoundaryLimit / BOUNDARIES_PER_PIN)
-      if (this.pins.size >= most) return done(tooManyPins(most))
+      if (this.pins.size >= this.maxPins) return done(tooManyPins(this.maxPins))
       const pin = new Pin(region, firstPage, pageCount, access, done)
       this.pins.set(id, pin)
       pin.start()

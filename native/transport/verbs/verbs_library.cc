@@ -41,7 +41,6 @@ bool Fill(void* library, VerbsLibrary* functions, const char** why) {
   find("ibv_modify_qp", &functions->modify_qp);
   find("ibv_destroy_qp", &functions->destroy_qp);
   find("ibv_fork_init", &functions->fork_init);
-  find("ibv_wc_status_str", &functions->wc_status_str);
   return complete;
 }
 

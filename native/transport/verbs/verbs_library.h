@@ -36,7 +36,6 @@ struct VerbsLibrary {
   int (*modify_qp)(ibv_qp* qp, ibv_qp_attr* attributes, int mask);
   int (*destroy_qp)(ibv_qp* qp);
   int (*fork_init)();
-  const char* (*wc_status_str)(ibv_wc_status status);
 
   // Opens the library once a process. nullptr if it is not there, with a reason in `*why`.
   static const VerbsLibrary* Load(const char** why);

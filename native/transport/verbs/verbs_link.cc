@@ -206,9 +206,8 @@ int VerbsLink::Repost(const ibv_wc& completion) {
   return PostReceive(static_cast<uint32_t>(completion.wr_id));
 }
 
-int VerbsLink::OnSent(const ibv_wc& completion) {
+void VerbsLink::OnSent(const ibv_wc& completion) {
   unfinished_.fetch_sub(static_cast<uint32_t>(completion.wr_id));
-  return 0;
 }
 
 void VerbsLink::RequestCompletion() {

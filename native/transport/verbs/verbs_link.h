@@ -56,7 +56,7 @@ class VerbsLink {
   // What completed. OnReceived gives the record; Reposted must follow once it is used. Engine.
   const Record& Received(const ibv_wc& completion);
   int Repost(const ibv_wc& completion);
-  int OnSent(const ibv_wc& completion);
+  void OnSent(const ibv_wc& completion);
   // Sends what was kept, and buffers' worth of news if much is owed. 0 or errno.
   int Progress();
   // Asks for a completion of all that was posted.
