@@ -4,6 +4,7 @@
     'pagemesh_sources': [
       'native/addon.cc',
       'native/base/check.cc',
+      'native/base/spin.cc',
       'native/binding/arguments.cc',
       'native/binding/exports_machine.cc',
       'native/binding/exports_region.cc',
@@ -16,6 +17,7 @@
       'native/transport/tcp/tcp_connection.cc',
       'native/transport/tcp/tcp_transport.cc',
       'native/transport/verbs/verbs_device.cc',
+      'native/transport/verbs/verbs_frames.cc',
       'native/transport/verbs/verbs_library.cc',
       'native/transport/verbs/verbs_link.cc',
       'native/transport/verbs/verbs_transport.cc',

@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 
 /** What a page fault over verbs is held against, in words. */
 export const readLatencyFloor = 'ib_read_lat -s 4096 (perftest), which spins for its completions'
 
-const startMs = 1_000
+const port = 18_516
+const pollMs = 20
 const timeoutMs = 60_000
 /** The first reads of a run set up what later ones use. */
 const warmUpCount = 10
@@ -18,12 +20,13 @@ const warmUpCount = 10
  * @returns {Promise<number[]>} µs of each read
  */
 export async function readLatenciesUs(iterations, host) {
-  const [device, port, gid] = (process.env.PAGEMESH_RDMA_DEVICE ?? 'rxe0:1:1').split(':')
+  const [device, devicePort, gid] = (process.env.PAGEMESH_RDMA_DEVICE ?? 'rxe0:1:1').split(':')
   const count = String(iterations + warmUpCount)
-  const args = ['-d', device, '-i', port, '-x', gid, '-s', '4096', '-n', count, '-F', '-U']
+  const args = ['-d', device, '-i', devicePort, '-x', gid, '-p', String(port)]
+  args.push('-s', '4096', '-n', count, '-F', '-U')
   const server = spawn('ib_read_lat', args, { stdio: 'ignore', timeout: timeoutMs })
   server.on('error', () => {}) // the client says it too
-  await delay(startMs)
+  await untilListening(server)
   const client = spawn('ib_read_lat', [...args, host], { timeout: timeoutMs })
   let output = ''
   for (const stream of [client.stdout, client.stderr]) {
@@ -38,5 +41,21 @@ export async function readLatenciesUs(iterations, host) {
     return samplesUs.slice(warmUpCount)
   } finally {
     server.kill()
+  }
+}
+
+/**
+ * Perftest says nothing when its server is ready, and its client tries once.
+ * @param {import('node:child_process').ChildProcess} server
+ */
+async function untilListening(server) {
+  const listening = new RegExp(`:${port.toString(16).toUpperCase()} \\S+ 0A `)
+  const tables = ['/proc/net/tcp', '/proc/net/tcp6']
+  const deadlineMs = performance.now() + timeoutMs
+  while (!tables.some((table) => listening.test(readFileSync(table, 'utf8')))) {
+    if (server.exitCode !== null || performance.now() > deadlineMs) {
+      throw new Error(`the server of ib_read_lat did not start (exit code ${server.exitCode})`)
+    }
+    await delay(pollMs)
   }
 }

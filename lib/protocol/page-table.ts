@@ -29,6 +29,13 @@ export type PageStateName = keyof typeof PageState
 
 /** Set in a state's byte while the page is pinned: steps that lower it wait. */
 export const PAGE_HELD = 0x20
+/**
+ * Set in a requested state's byte when the thread that faulted sent the request itself and looks
+ * for the answer itself: it may carry out `data` from the home, and `grant`, without the engine.
+ * Every step of the engine on the page takes that right away.
+ */
+export const PAGE_DIRECT = 0x40
+const MARKS = PAGE_HELD | PAGE_DIRECT
 const READABLE = 0x01
 const WRITABLE = 0x02
 export const PAGE_PENDING = 0x04
@@ -294,7 +301,7 @@ for (const state of STATE_NAMES) {
 }
 
 export function stateName(byte: number): PageStateName | undefined {
-  return STATE_NAMES.find((name) => PageState[name] === (byte & ~PAGE_HELD))
+  return STATE_NAMES.find((name) => PageState[name] === (byte & ~MARKS))
 }
 
 export function permits(byte: number, access: 'read' | 'write'): boolean {
@@ -340,7 +347,7 @@ export class PageTable {
         this.deferred.set(page, { event, from, requester })
         return
       }
-      const step = compiled[(byte & ~PAGE_HELD) * EVENT_COUNT + event]
+      const step = compiled[(byte & ~MARKS) * EVENT_COUNT + event]
       if (step === undefined) throw this.cannotHappen(page, event, from)
       const next = step.nextByte | held
       if (next !== byte && Atomics.compareExchange(this.pageBytes, page, byte, next) !== byte) {

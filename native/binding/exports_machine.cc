@@ -51,6 +51,7 @@ Napi::Object Constants(Napi::Env env) {
   set("kindWriteRequest", kKindWriteRequest);
   set("kindUpgradeRequest", kKindUpgradeRequest);
   set("kindData", kKindData);
+  set("kindGrant", kKindGrant);
   set("kindDataExclusive", kKindDataExclusive);
   set("kindWriteBack", kKindWriteBack);
   set("kindCluster", kKindCluster);
@@ -61,6 +62,9 @@ Napi::Object Constants(Napi::Env env) {
   set("stateWriting", kStateWriting);
   set("stateUpgrading", kStateUpgrading);
   set("pageHeld", kPageHeld);
+  set("entryClean", kEntryClean);
+  set("controlStateMask", kControlStateMask);
+  set("pageDirect", kPageDirect);
   set("pageCollecting", kPageCollecting);
   set("eventMessage", kEventMessage);
   set("eventClusterFrame", kEventClusterFrame);

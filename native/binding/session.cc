@@ -22,14 +22,19 @@ constexpr uint32_t kLifelineToken = 0x80000001U;
 constexpr int kMaxReady = 64;
 constexpr int kLifelineExitCode = 129;  // as after SIGHUP
 
-// Directory states in which the home expects the page back; lib/protocol/directory.ts.
-constexpr uint32_t kControlExpectsData = 0x80;
-constexpr uint32_t kControlOwnerShift = 16;
-constexpr uint32_t kControlRankMask = 0xff;
-
 FutexLock session_lock;
 Session* current_session = nullptr;  // session_lock
 uint32_t next_session_id = 1;        // session_lock
+
+void CountSent(Region* region) {
+  region->stats().pages_sent.fetch_add(1, std::memory_order_relaxed);
+  region->stats().bytes_sent.fetch_add(region->page_bytes(), std::memory_order_relaxed);
+}
+
+void CountReceived(Region* region) {
+  region->stats().pages_received.fetch_add(1, std::memory_order_relaxed);
+  region->stats().bytes_received.fetch_add(region->page_bytes(), std::memory_order_relaxed);
+}
 
 void AddToEpoll(int epoll_fd, int fd, uint32_t token) {
   epoll_event event = {};
@@ -168,7 +173,12 @@ Region* Session::FindRegionById(uint32_t region_id) {
   return region_id <= kMaxRegionId ? regions_[region_id].load(std::memory_order_acquire) : nullptr;
 }
 
-SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_state) {
+bool Session::MayAnswer(Region* region, uint32_t page) {
+  return transport_->MayAnswer(static_cast<int>(region->HomeOf(page)));
+}
+
+SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_state,
+                                uint32_t slot) {
   Record record = {};
   record.kind = pending_state == kStateReading   ? kKindReadRequest
                 : pending_state == kStateWriting ? kKindWriteRequest
@@ -177,7 +187,15 @@ SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_s
   record.region = region->options().id;
   record.page = page;
   const int home = static_cast<int>(region->HomeOf(page));
-  return transport_->TrySend(home, record) ? SendResult::kSent : SendResult::kUnsent;
+  return transport_->TrySend(home, record, slot) ? SendResult::kSent : SendResult::kUnsent;
+}
+
+void Session::PollAnswers() {
+  if (transport_->PollAnswers()) WakeEngine();
+}
+
+void Session::WatchAnswers() {
+  if (transport_->WatchAnswers()) WakeEngine();
 }
 
 int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
@@ -202,16 +220,57 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
   return static_cast<int>(event_count_);
 }
 
-// Collects what is there; sleeps first if there is nothing.
+// Collects what is there; if there is nothing, first looks again for a while, and then sleeps.
 void Session::Poll(int timeout_ms) {
   DrainConnectionEvents();
   const bool refused = transport_->Resume();
   DrainFaults();
+  const bool may_spin = event_count_ == 0 && !refused && timeout_ms != 0 && transport_->Polls();
+  if (may_spin && spins_in_a_row_++ < kSpinsInARow && SpinForEvents()) return;
+  spins_in_a_row_ = 0;
+  Sleep(refused ? 0 : timeout_ms);
+}
+
+// Everything that can be seen without a system call.
+void Session::CollectLocal() {
+  DrainConnectionEvents();
+  DrainFaults();
+  ReportResumes();
+  if (woken_.exchange(false)) {
+    Entry event = {};
+    event.kind = kEventWake;
+    if (!Push(event)) woken_.store(true);
+  }
+}
+
+// True if there are events.
+bool Session::SpinForEvents() {
+  transport_->Poll();
+  CollectLocal();
+  if (event_count_ > 0) return true;
+  Spin spin(&spin_policy_);
+  const uint64_t start_ns = NowNs();
+  while (spin.GoOn() && !stopped_.load()) {
+    const bool handled = transport_->Poll();  // what is answered at once is no event
+    CollectLocal();
+    if (!handled && event_count_ == 0) continue;
+    spin.Found();
+    if (event_count_ > 0) return true;
+    if (NowNs() - start_ns > kMostLookingNs) return false;
+  }
+  return false;
+}
+
+void Session::Sleep(int timeout_ms) {
   sleeping_.store(true);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   DrainFaults();  // what was pushed before sleeping_ could be seen
   ReportResumes();
-  const bool busy = event_count_ > 0 || refused || woken_.load() || stopped_.load();
+  bool busy = event_count_ > 0 || woken_.load() || stopped_.load();
+  if (!busy && timeout_ms != 0 && transport_->Polls()) {
+    transport_->Arm(CountSleepingAskers() > 0);
+    busy = transport_->Poll() || event_count_ > 0;  // what came before it was armed
+  }
   epoll_event ready[kMaxReady];
   const int count = epoll_wait(epoll_.get(), ready, kMaxReady, busy ? 0 : timeout_ms);
   sleeping_.store(false);
@@ -227,14 +286,7 @@ void Session::Poll(int timeout_ms) {
       transport_->OnReady(token, ready[i].events);
     }
   }
-  DrainConnectionEvents();
-  DrainFaults();
-  ReportResumes();
-  if (woken_.exchange(false)) {
-    Entry event = {};
-    event.kind = kEventWake;
-    if (!Push(event)) woken_.store(true);
-  }
+  CollectLocal();
 }
 
 bool Session::Push(const Entry& event) {
@@ -325,8 +377,7 @@ void Session::PerformSend(const Entry& action, const uint8_t* blobs, size_t blob
       PM_CHECK(action.record.page < region->page_count());
       PM_CHECK(action.record.payload_bytes == region->page_bytes());
       payload = region->frame(action.record.page);
-      region->stats().pages_sent.fetch_add(1, std::memory_order_relaxed);
-      region->stats().bytes_sent.fetch_add(region->page_bytes(), std::memory_order_relaxed);
+      CountSent(region);
       break;
     }
     case kActionSendBlob:
@@ -390,11 +441,72 @@ bool Session::OnRecord(int connection, int rank, const Record& record, const uin
   }
   if (record.kind >= kFirstPageKind && record.kind < kFirstBlobKind) {
     Region* region = FindRegionById(record.region);
-    if (region != nullptr) {
-      region->stats().pages_received.fetch_add(1, std::memory_order_relaxed);
-      region->stats().bytes_received.fetch_add(record.payload_bytes, std::memory_order_relaxed);
-    }
+    if (region != nullptr) CountReceived(region);
   }
+  return true;
+}
+
+// The row clean × readRequest of the directory's table. The engine is in Exchange, and so between
+// two of its steps: an entry is as it left it. What the member sent before must not be overtaken,
+// so there may be no event that the engine has not seen.
+bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) {
+  if (request.kind != kKindReadRequest || event_capacity_ == 0 || event_count_ > 0) return false;
+  Region* region = FindRegionById(request.region);
+  if (region == nullptr || request.page >= region->page_count()) return false;
+  if (region->HomeOf(request.page) != static_cast<uint32_t>(options_.rank)) return false;
+  const uint32_t home_index = region->HomeIndexOf(request.page);
+  if ((region->control_word(home_index) & kControlStateMask) != kEntryClean) return false;
+  region->AddSharer(home_index, static_cast<uint32_t>(rank));
+  *answer = {};
+  answer->payload_bytes = static_cast<uint32_t>(region->page_bytes());
+  answer->kind = kKindData;
+  answer->view = view_.load(std::memory_order_relaxed);
+  answer->region = request.region;
+  answer->page = request.page;
+  *page = region->frame(request.page);
+  CountSent(region);
+  return true;
+}
+
+// The two rows of the page table that native code may step: reading × data, and writing or
+// upgrading × grant, for a thread that waits for just that.
+bool Session::TakeAnswer(int rank, const Record& record) {
+  if (record.words[0] != 0 || record.words[1] != 0) return false;  // not the last word
+  Region* region = FindRegionById(record.region);
+  if (region == nullptr || record.page >= region->page_count()) return false;
+  if (region->HomeOf(record.page) != static_cast<uint32_t>(rank)) return false;
+  uint8_t from, to = kStateWrite;
+  size_t payload_bytes = region->page_bytes();
+  switch (record.kind) {
+    case kKindData:
+      from = kStateReading;
+      to = kStateRead;
+      break;
+    case kKindDataExclusive:
+      from = kStateWriting;
+      break;
+    case kKindGrant:
+      from = kStateUpgrading;
+      payload_bytes = 0;
+      break;
+    default:
+      return false;
+  }
+  if (record.payload_bytes != payload_bytes) return false;
+  std::atomic<uint8_t>& state = region->state(record.page);
+  uint8_t now = state.load(std::memory_order_acquire);
+  do {
+    if ((now & ~kPageHeld) != (from | kPageDirect)) return false;
+  } while (!state.compare_exchange_weak(now, static_cast<uint8_t>(to | (now & kPageHeld))));
+  if (payload_bytes > 0) CountReceived(region);
+  WakeWaiters(region, record.page, 1);
+  return true;
+}
+
+bool Session::DescribeSlot(uint32_t slot, uint32_t* region_id, uint32_t* page) {
+  const Region* region = RegionOfSlot(slot, page);
+  if (region == nullptr) return false;
+  *region_id = region->options().id;
   return true;
 }
 

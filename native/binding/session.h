@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/spin.h"
 #include "base/unique_fd.h"
 #include "memory/fault.h"
 #include "memory/region.h"
@@ -47,6 +48,13 @@ enum ProtectFlag : uint32_t {
   kProtectWake = 1,        // then wake the threads that wait for these pages
   kProtectInvalidate = 2,  // count the pages as invalidated
 };
+
+// What native code knows of a directory entry's control word; lib/protocol/directory.ts.
+constexpr uint32_t kControlStateMask = 0x1ff;   // the state, and the mark of a busy entry
+constexpr uint32_t kEntryClean = 0x01;          // the home's frame is good, and may be copied
+constexpr uint32_t kControlExpectsData = 0x80;  // the home expects the page back
+constexpr uint32_t kControlOwnerShift = 16;
+constexpr uint32_t kControlRankMask = 0xff;
 
 struct SessionOptions {
   int rank = 0;
@@ -89,12 +97,19 @@ class Session final : public FaultSink, public TransportClient {
   Region* FindRegionById(uint32_t region_id);
 
   // FaultSink: inside signal handlers.
-  SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state) override;
+  bool MayAnswer(Region* region, uint32_t page) override;
+  SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
+                         uint32_t slot) override;
+  void PollAnswers() override;
+  void WatchAnswers() override;
   void WakeEngine() override;
 
   // TransportClient: engine thread.
   uint8_t* FrameFor(int rank, const Record& record, size_t* length) override;
   bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) override;
+  bool AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) override;
+  bool TakeAnswer(int rank, const Record& record) override;
+  bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) override;
   bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
   void OnOpened(int connection) override;
   void OnAccepted(int connection) override;
@@ -111,7 +126,9 @@ class Session final : public FaultSink, public TransportClient {
   void DrainFaults();
   void DrainConnectionEvents();
   void Poll(int timeout_ms);
-  int WaitMs(int timeout_ms);
+  bool SpinForEvents();
+  void Sleep(int timeout_ms);
+  void CollectLocal();
 
   const SessionOptions options_;
   const uint32_t id_;
@@ -126,7 +143,12 @@ class Session final : public FaultSink, public TransportClient {
   static constexpr uint32_t kMaxRegionId = 1023;
   std::atomic<Region*> regions_[kMaxRegionId + 1] = {};
 
-  std::deque<Entry> connection_events_;  // never refused, unlike records
+  std::deque<Entry> connection_events_;                         // never refused, unlike records
+  static constexpr uint64_t kMostSpinNs = 4 * 1000 * 1000;      // then the engine sleeps
+  static constexpr uint64_t kMostLookingNs = 20 * 1000 * 1000;  // then timers are looked at
+  static constexpr uint32_t kSpinsInARow = 64;  // without a look at the descriptors, at most
+  SpinPolicy spin_policy_{kMostSpinNs};
+  uint32_t spins_in_a_row_ = 0;
   bool watch_resumes_ = false;
   uint32_t resumes_seen_ = 0;       // ResumeCount at the last kEventResumed
   std::vector<uint8_t> discarded_;  // where bytes go that nobody wants any more

@@ -2,17 +2,18 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <time.h>
 
 #include <atomic>
 
 #include "base/check.h"
 #include "base/futex_lock.h"
+#include "base/spin.h"
 
 namespace pagemesh {
 namespace {
 
-constexpr uint32_t kMaxWaiters = 2048;  // threads in a fault at the same time
+constexpr uint32_t kMaxWaiters = kMaxFaultSlots;   // threads in a fault at the same time
+constexpr uint64_t kMostSpinNs = 4 * 1000 * 1000;  // then a thread sleeps until it is woken
 constexpr uint32_t kQueueLength = 4096;
 static_assert((kQueueLength & (kQueueLength - 1)) == 0, "the queue index is masked");
 static_assert(kQueueLength >= 2 * kMaxWaiters, "a waiter has at most one event in the queue");
@@ -23,10 +24,11 @@ static_assert(kQueueLength >= 2 * kMaxWaiters, "a waiter has at most one event i
 struct Waiter {
   static constexpr uint32_t kFree = 0, kClaimed = 1, kWaiting = 2, kWoken = 3;
   std::atomic<uint32_t> word{kFree};  // the futex
-  std::atomic<const Region*> region{nullptr};
+  std::atomic<Region*> region{nullptr};
   std::atomic<uint32_t> page{0};
 };
 Waiter waiters[kMaxWaiters];
+SpinPolicy spin_policy(kMostSpinNs);    // of all faulting threads together
 std::atomic<uint32_t> waiter_limit{0};  // waiters at and beyond this were never used
 std::atomic<uint32_t> waiting{0};       // how many are claimed: lets the engine skip the search
 
@@ -43,6 +45,7 @@ uint32_t queue_head = 0;              // engine thread only
 std::atomic<FaultSink*> fault_sink{nullptr};
 std::atomic<int> sink_users{0};  // threads that may have read fault_sink and still use it
 std::atomic<uint32_t> resume_count{0};
+std::atomic<int> sleeping_askers{0};
 std::atomic<bool> watching_resumes{false};
 
 // Held from before the sink is read until it is used no more.
@@ -75,7 +78,7 @@ void PushFault(const FaultEvent& event) {
   SetSequence(index, index + 1);
 }
 
-Waiter* ClaimWaiter(const Region* region, uint32_t page) {
+Waiter* ClaimWaiter(Region* region, uint32_t page) {
   for (;;) {
     for (uint32_t i = 0; i < kMaxWaiters; i++) {
       uint32_t expected = Waiter::kFree;
@@ -103,52 +106,81 @@ void ReleaseWaiter(Waiter* waiter) {
   if (sink != nullptr) sink->WakeEngine();
 }
 
-uint64_t NowNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000U + static_cast<uint64_t>(now.tv_nsec);
-}
-
 // Takes the page to the state in which its request is on its way. Returns the new state, or 0 if
 // there is nothing to ask (any more): the state has changed, or a request is out already.
-uint8_t TakePending(std::atomic<uint8_t>& state, Access access) {
+uint8_t TakePending(std::atomic<uint8_t>& state, Access access, uint8_t direct) {
   uint8_t now = state.load(std::memory_order_acquire);
   for (;;) {
     if ((now & kPagePending) != 0 || Permits(now, access)) return 0;
     const uint8_t held = now & kPageHeld;
     uint8_t next = access == Access::kRead ? kStateReading : kStateWriting;
     if ((now & kPageReadable) != 0) next = kStateUpgrading;
-    if (state.compare_exchange_weak(now, next | held)) return next;
+    if (state.compare_exchange_weak(now, next | held | direct)) return next;
   }
 }
 
 // Makes sure that somebody asks for the page.
-void Ask(Region* region, uint32_t page, Access access) {
+void Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
   const SinkUse use;
   FaultSink* sink = fault_sink.load();
   uint8_t unsent = 0;
   if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
-    const uint8_t pending = TakePending(region->state(page), access);
+    const bool direct = sink->MayAnswer(region, page);
+    const uint8_t pending = TakePending(region->state(page), access, direct ? kPageDirect : 0);
     if (pending == 0) return;
-    if (sink->SendRequest(region, page, pending) == SendResult::kSent) return;
+    if (!direct) slot = kNoFaultSlot;
+    if (sink->SendRequest(region, page, pending, slot) == SendResult::kSent) return;
     unsent = pending;
   }
   PushFault({region->options().id, page, access, unsent});
   if (sink != nullptr) sink->WakeEngine();
 }
 
+// Looks for the answer for as long as the core has nothing better to do. True: look at the state.
+bool SpinForAnswer(Waiter* waiter, FaultSink* sink, Region* region, uint32_t page, Access access) {
+  Spin spin(&spin_policy);
+  do {
+    sink->PollAnswers();
+    if (waiter->word.load() != Waiter::kWaiting ||
+        Permits(region->state(page).load(std::memory_order_acquire), access)) {
+      spin.Found();
+      return true;
+    }
+  } while (spin.GoOn());
+  return false;
+}
+
+// Returns when the page's state has changed, or might have.
+void WaitForAnswer(Waiter* waiter, Region* region, uint32_t page, Access access) {
+  // A page whose request the engine sent comes by way of the engine, which needs no help.
+  const bool asks = (region->state(page).load() & kPageDirect) != 0;
+  if (asks) {
+    const SinkUse use;
+    FaultSink* sink = fault_sink.load();
+    if (sink != nullptr && SpinForAnswer(waiter, sink, region, page, access)) return;
+    sleeping_askers.fetch_add(1);
+    if (sink != nullptr) sink->WatchAnswers();
+  }
+  // Whoever changes the state from here on wakes this thread.
+  if (!Permits(region->state(page).load(), access)) {
+    while (waiter->word.load() == Waiter::kWaiting) {
+      Futex(&waiter->word, FUTEX_WAIT, Waiter::kWaiting);
+    }
+  }
+  if (asks) sleeping_askers.fetch_sub(1);
+}
+
 void WaitForGrant(Region* region, uint32_t page, Access access) {
   const uint64_t start_ns = NowNs();
   Waiter* waiter = ClaimWaiter(region, page);
+  const uint32_t slot = static_cast<uint32_t>(waiter - waiters);
   bool parked = false;
   for (;;) {
     waiter->word.store(Waiter::kWaiting);
     std::atomic_thread_fence(std::memory_order_seq_cst);  // publish first, then look at the state
     if (region->RaiseIfPermitted(page, access, &parked)) break;
-    Ask(region, page, access);
-    while (waiter->word.load() == Waiter::kWaiting) {
-      Futex(&waiter->word, FUTEX_WAIT, Waiter::kWaiting);
-    }
+    Ask(region, page, access, slot);
+    WaitForAnswer(waiter, region, page, access);
   }
   ReleaseWaiter(waiter);
   region->stats().wait_ns.fetch_add(NowNs() - start_ns, std::memory_order_relaxed);
@@ -168,6 +200,14 @@ void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit v
 }
 
 }  // namespace
+
+int CountSleepingAskers() { return sleeping_askers.load(); }
+
+Region* RegionOfSlot(uint32_t slot, uint32_t* page) {
+  if (slot >= kMaxWaiters || waiters[slot].word.load() < Waiter::kWaiting) return nullptr;
+  *page = waiters[slot].page.load();
+  return waiters[slot].region.load();
+}
 
 uint32_t ResumeCount() { return resume_count.load(); }
 void WatchResumes(bool watch) { watching_resumes.store(watch); }

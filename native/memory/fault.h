@@ -23,13 +23,25 @@ enum class SendResult {
   kUnsent,  // the engine must send it
 };
 
+// One that waits in a fault is known to peers by its slot: an answer names it in place of its page.
+constexpr uint32_t kMaxFaultSlots = 2048;
+constexpr uint32_t kNoFaultSlot = kMaxFaultSlots;
+
 // How a faulting thread reaches the rest of the member. All calls come from inside a signal
 // handler, from any thread, and so must be async-signal-safe.
 class FaultSink {
  public:
   virtual ~FaultSink() = default;
-  // Sends the request that `pending_state` stands for to the page's home, another member.
-  virtual SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state) = 0;
+  // Whether a thread may look for the home's answers itself.
+  virtual bool MayAnswer(Region* region, uint32_t page) = 0;
+  // Sends the request that `pending_state` stands for to the page's home, another member. With
+  // `slot`, the answer may be one that wakes nobody.
+  virtual SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
+                                 uint32_t slot) = 0;
+  // Takes what answers there are; without a system call if there are none.
+  virtual void PollAnswers() = 0;
+  // The thread is about to sleep: answers must reach the engine, which wakes it.
+  virtual void WatchAnswers() = 0;
   // Something is in the fault queue.
   virtual void WakeEngine() = 0;
 };
@@ -47,6 +59,14 @@ bool PopFault(FaultEvent* event);
 
 // Lets the threads that wait for one of these pages look at its state again. Any thread.
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count);
+
+// How many threads sleep although they sent their requests for answers that wake nobody: while
+// there are any, every answer must wake the engine. Any thread.
+int CountSleepingAskers();
+
+// The region and page that the thread in this slot waits for; nullptr if there is none. Any thread
+// that keeps the session's regions mapped.
+Region* RegionOfSlot(uint32_t slot, uint32_t* page);
 
 // How many threads have come back from waiting in a fault so far: it changes when one does.
 uint32_t ResumeCount();

@@ -1,7 +1,8 @@
 // The byte that says what this member may do with one page. The engine's TypeScript
-// (lib/protocol/page-table.ts) gives the states their names and decides every change but one: a
-// faulting thread may itself take a page from a settled state to a requested one. Both sides change
-// a byte by compare-and-swap only. A test holds these numbers equal to the TypeScript ones.
+// (lib/protocol/page-table.ts) gives the states their names and decides every change but two: a
+// faulting thread may itself take a page from a settled state to a requested one, and from there to
+// what it asked for when the answer is the last word (kPageDirect). Both sides change a byte by
+// compare-and-swap only. A test holds these numbers equal to the TypeScript ones.
 #ifndef PAGEMESH_MEMORY_PAGE_STATE_H_
 #define PAGEMESH_MEMORY_PAGE_STATE_H_
 
@@ -16,6 +17,9 @@ constexpr uint8_t kPagePending = 0x04;     // a request is on its way: ask no se
 constexpr uint8_t kPageWantsWrite = 0x08;  // … and it asks for exclusive access
 constexpr uint8_t kPageCollecting = 0x10;  // granted, but not every other copy is confirmed gone
 constexpr uint8_t kPageHeld = 0x20;        // pinned: protection must not be lowered below the state
+// A faulting thread sent the request itself and looks for the answer itself: `data` from the home
+// and `grant` may be carried out natively. The engine takes this right away by any step on the page.
+constexpr uint8_t kPageDirect = 0x40;
 constexpr uint8_t kPageAcceptsData = 0x80;  // a peer's bytes may be written into the frame
 
 constexpr uint8_t kStateNone = 0;

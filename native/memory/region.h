@@ -71,6 +71,11 @@ class Region {
     return directory_[2 * static_cast<size_t>(home_index)].load(std::memory_order_acquire);
   }
 
+  // Engine thread: the member has a copy of a page that is clean here.
+  void AddSharer(uint32_t home_index, uint32_t rank) {
+    directory_[2 * static_cast<size_t>(home_index) + 1].fetch_or(1U << rank);
+  }
+
   // home(P) and P's index in the home's directory: pure functions of the page and the placement,
   // the same as in lib/protocol/placement.ts (a test compares them). Async-signal-safe.
   uint32_t HomeOf(uint32_t page) const;

@@ -41,6 +41,15 @@ class TransportClient {
   // A whole record, its payload (blobs only; pages are in their frames) in `blob`. `rank` is
   // kNoRank before Bind. Returns false if there is no room now: it is offered again later.
   virtual bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) = 0;
+  // A request from `rank` that can be answered as it is: fills in the answer and where its page is.
+  // False: OnRecord must get it.
+  virtual bool AnswerAtOnce(int rank, const Record& request, Record* answer,
+                            const uint8_t** page) = 0;
+  // Any thread, in signal handlers too: carries out an answer to a request of this member's, if it
+  // is the last word and a faulting thread looks for it itself. False: OnRecord must get it.
+  virtual bool TakeAnswer(int rank, const Record& record) = 0;
+  // What the thread in this slot waits for; false if there is none. Any thread.
+  virtual bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) = 0;
   // Any thread, in signal handlers too. False if there is no such region.
   virtual bool DescribeRegion(uint32_t region, RegionMemory* memory) = 0;
   virtual void OnOpened(int connection) = 0;
@@ -68,8 +77,24 @@ class Transport {
   virtual void QueueTo(int connection, const Record* record, const uint8_t* payload) = 0;
   virtual void Flush() = 0;
 
-  // Sends now, from any thread and from inside a signal handler. False: nothing was sent.
-  virtual bool TrySend(int rank, const Record& record) = 0;
+  // Sends a request now, from any thread and from inside a signal handler. With a slot, the answer
+  // may be one that wakes nobody and names the slot. False: nothing was sent.
+  virtual bool TrySend(int rank, const Record& record, uint32_t slot) = 0;
+
+  // Looking for what has arrived without a system call. What a transport that cannot says:
+  virtual bool Polls() const { return false; }
+  // Whether a faulting thread may look for this member's answers. Any thread.
+  virtual bool MayAnswer(int /*rank*/) const { return false; }
+  // Faulting threads, in signal handlers. True: something is there for the engine.
+  virtual bool PollAnswers() { return false; }
+  // A thread that looked for its answer is about to sleep: from now on answers wake the engine. As
+  // PollAnswers otherwise.
+  virtual bool WatchAnswers() { return false; }
+  // Engine thread: hands over what is there. True if there was something, event or not.
+  virtual bool Poll() { return false; }
+  // Engine thread, before it sleeps: its descriptor becomes ready for what arrives from now on,
+  // answers that wake nobody only if `every_answer`. Poll must follow.
+  virtual void Arm(bool /*every_answer*/) {}
 
   // Links: a faster way to a member, agreed on over its connection before any record was sent.
   // Engine thread. What a transport without links says:

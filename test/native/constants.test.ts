@@ -2,7 +2,8 @@ import t from 'tap'
 import { EventKind, ENTRY_WORDS, Ring } from '../../dist/engine/ring.js'
 import { type Addon, loadAddon, RegionPart, regionBuffer } from '../../dist/native/addon.js'
 import { AtomicOperation, Kind, MAX_MEMBERS, RECORD_WORDS } from '../../dist/protocol/messages.js'
-import { PAGE_HELD, PAGE_PENDING, PageState } from '../../dist/protocol/page-table.js'
+import { ENTRY_BUSY, EntryState } from '../../dist/protocol/directory.js'
+import { PAGE_DIRECT, PAGE_HELD, PAGE_PENDING, PageState } from '../../dist/protocol/page-table.js'
 import { HomeMap, type Placement, PlacementCode } from '../../dist/protocol/placement.js'
 
 const addon = loadAddon()
@@ -61,6 +62,7 @@ t.test('states of pages', async (t) => {
   t.equal(known.length, 6)
   for (const name of known) t.equal(native(name), new Map(ours).get(name), name)
   t.equal(native('pageHeld'), PAGE_HELD)
+  t.equal(native('pageDirect'), PAGE_DIRECT)
   // The bits that native code reads out of states that it never makes itself.
   const collecting = native('pageCollecting')!
   const states = Object.entries(PageState)
@@ -70,11 +72,17 @@ t.test('states of pages', async (t) => {
   )
   for (const [name, byte] of states) {
     t.equal(byte & PAGE_HELD, 0, `${name} leaves the bit for pins alone`)
+    t.equal(byte & PAGE_DIRECT, 0, `${name} leaves the bit for threads alone`)
     const settled = ['none', 'read', 'write'].includes(name)
     t.equal((byte & PAGE_PENDING) === 0, settled, `${name} is${settled ? '' : ' not'} settled`)
     const acceptsData = (byte & 0x80) !== 0
     t.equal(acceptsData, name === 'reading' || name === 'writing', `data for ${name}`)
   }
+})
+
+t.test('directory entries', async (t) => {
+  t.equal(native('entryClean'), EntryState.clean)
+  t.equal(native('controlStateMask'), ENTRY_BUSY | 0xff)
 })
 
 t.test('events', async (t) => {

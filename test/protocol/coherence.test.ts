@@ -318,7 +318,15 @@ const spaces: readonly [name: string, options: Partial<ClusterOptions>, states: 
   ['two members, batches', { actions: 'batched', discards: 'copies' }, 7000],
   ['two members, the engine sends', { actions: 'batched', sendFails: () => true }, 500],
   ['two members, two pages', { pages: 2 }, 2000],
+  ['two members, direct', { direct: true, discards: 'copies', holdGranted: () => true }, 800],
+  ['two members, direct, batches', { direct: true, actions: 'batched', discards: 'copies' }, 9000],
   ['three members', { members: 3 }, 10_000],
+  ['three members, direct', { members: 3, direct: true }, 12_000],
+  [
+    'three members, direct, discards',
+    { members: 3, direct: true, discards: 'copies', operations: 4 },
+    28_000,
+  ],
   ['three members, holds', { members: 3, holdGranted: () => true, operations: 5 }, 10_000],
   ['three members, discards', { members: 3, discards: 'copies', operations: 4 }, 10_000],
   ['three members, and one may die', { members: 3, deaths: 1, operations: 2 }, 4000],
@@ -346,7 +354,6 @@ const unreached = new Map<string, string>([
     `page: discarding × ${event}`,
     atOnce,
   ]),
-  ['entry: ownedHere × discard', 'a sharer’s discard comes before its acknowledgement'],
   ['entry: lost × writeBack', 'an owner that is down is not heard any more'],
 ])
 

@@ -2,7 +2,9 @@ import t from 'tap'
 import { Kind, NOBODY } from '../../dist/protocol/messages.js'
 import {
   PAGE_EVENTS,
+  PAGE_DIRECT,
   PAGE_HELD,
+  PAGE_PENDING,
   type PageEventName,
   PageEvent,
   PageState,
@@ -260,9 +262,23 @@ t.test('the bits of a state say what native code may do', async (t) => {
     t.equal((byte & 0x04) !== 0, /ing$/i.test(state), `${state}: pending`)
     t.equal((byte & 0x80) !== 0, /^(reading|writing)$/.test(state), `${state}: takes bytes`)
     t.equal(byte & PAGE_HELD, 0, state)
-    t.equal(stateName(byte | PAGE_HELD), state)
+    t.equal(byte & PAGE_DIRECT, 0, state)
+    t.equal(stateName(byte | PAGE_HELD | PAGE_DIRECT), state)
   }
-  t.equal(stateName(0x40), undefined)
+  t.equal(stateName(0x10), undefined)
+})
+
+t.test('a step takes the right to answer directly away', async (t) => {
+  for (const state of ['reading', 'writing', 'upgrading'] as const) {
+    for (const event of ['readFault', 'writeFault', 'invalidate', 'discard'] as const) {
+      const { table, bytes } = make()
+      reach[state](table)
+      bytes[page] |= PAGE_DIRECT
+      feed[event][1](table)
+      t.equal(bytes[page] & PAGE_DIRECT, 0, `${state} × ${event}`)
+      t.equal(bytes[page] & PAGE_PENDING, PAGE_PENDING)
+    }
+  }
 })
 
 t.test('a recall for the home itself brings the page back at once', async (t) => {

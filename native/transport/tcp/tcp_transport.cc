@@ -255,7 +255,7 @@ void TcpTransport::Flush() {
   queued_.clear();
 }
 
-bool TcpTransport::TrySend(int rank, const Record& record) {
+bool TcpTransport::TrySend(int rank, const Record& record, uint32_t /*slot*/) {
   TcpConnection* connection = by_rank_[rank].load(std::memory_order_acquire);
   bool partial = false;
   const bool sent = connection != nullptr && connection->TrySend(record, &partial);

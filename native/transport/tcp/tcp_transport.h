@@ -27,7 +27,7 @@ class TcpTransport final : public Transport {
   void Queue(int rank, const Record* record, const uint8_t* payload) override;
   void QueueTo(int connection, const Record* record, const uint8_t* payload) override;
   void Flush() override;
-  bool TrySend(int rank, const Record& record) override;
+  bool TrySend(int rank, const Record& record, uint32_t slot) override;
   void OnReady(uint32_t token, uint32_t events) override;
   bool Resume() override;
 

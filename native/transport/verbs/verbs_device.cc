@@ -158,7 +158,7 @@ bool VerbsDevice::OpenQueues(int members, std::string* why) {
     return false;
   }
   fcntl(channel_->fd, F_SETFL, fcntl(channel_->fd, F_GETFL) | O_NONBLOCK);
-  return ibv_req_notify_cq(cq_, 0) == 0;
+  return true;
 }
 
 VerbsDevice::~VerbsDevice() {
@@ -190,8 +190,9 @@ void VerbsDevice::AcknowledgeEvents() {
   unsigned int count = 0;
   while (library_->get_cq_event(channel_, &cq, &cookie) == 0) count++;
   if (count > 0) library_->ack_cq_events(cq_, count);
-  ibv_req_notify_cq(cq_, 0);
 }
+
+void VerbsDevice::Arm(bool every_completion) { ibv_req_notify_cq(cq_, every_completion ? 0 : 1); }
 
 ibv_mr* VerbsDevice::Register(const RegionMemory& memory, uint32_t page) {
   ibv_mr* found = FindRegistered(memory, page);
@@ -199,15 +200,15 @@ ibv_mr* VerbsDevice::Register(const RegionMemory& memory, uint32_t page) {
   Chunks* chunks = regions_[memory.region].load();
   if (chunks == nullptr) {
     chunks = new Chunks();
-    chunks->count = (memory.length + kChunkBytes - 1) / kChunkBytes;
+    chunks->count = (memory.length + kVerbsChunkBytes - 1) / kVerbsChunkBytes;
     chunks->registered = std::make_unique<std::atomic<ibv_mr*>[]>(chunks->count);
     regions_[memory.region].store(chunks);
   }
-  const size_t chunk = static_cast<size_t>(page) * memory.page_bytes / kChunkBytes;
-  const size_t offset = chunk * kChunkBytes;
-  ibv_mr* mr =
-      library_->reg_mr(pd_, memory.base + offset, std::min(kChunkBytes, memory.length - offset),
-                       IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+  const size_t chunk = static_cast<size_t>(page) * memory.page_bytes / kVerbsChunkBytes;
+  const size_t offset = chunk * kVerbsChunkBytes;
+  ibv_mr* mr = library_->reg_mr(pd_, memory.base + offset,
+                                std::min(kVerbsChunkBytes, memory.length - offset),
+                                IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
   chunks->registered[chunk].store(mr, std::memory_order_release);
   return mr;
 }
@@ -216,7 +217,7 @@ ibv_mr* VerbsDevice::FindRegistered(const RegionMemory& memory, uint32_t page) c
   if (memory.region >= kMaxRegions) return nullptr;
   const Chunks* chunks = regions_[memory.region].load(std::memory_order_acquire);
   if (chunks == nullptr) return nullptr;
-  const size_t chunk = static_cast<size_t>(page) * memory.page_bytes / kChunkBytes;
+  const size_t chunk = static_cast<size_t>(page) * memory.page_bytes / kVerbsChunkBytes;
   return chunk < chunks->count ? chunks->registered[chunk].load(std::memory_order_acquire)
                                : nullptr;
 }

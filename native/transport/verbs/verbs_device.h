@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "transport/transport.h"
+#include "transport/verbs/verbs_frames.h"
 #include "transport/verbs/verbs_library.h"
 
 #if PAGEMESH_HAS_VERBS
@@ -21,12 +22,6 @@ struct VerbsPort {
   int gid_index = 0;
   ibv_gid gid = {};
   ibv_mtu mtu = IBV_MTU_1024;
-};
-
-// Where a peer may write one page.
-struct RemoteFrame {
-  uint32_t rkey = 0;
-  uint64_t address = 0;
 };
 
 class VerbsDevice {
@@ -48,7 +43,11 @@ class VerbsDevice {
   ibv_cq* cq() const { return cq_; }
   int event_fd() const { return channel_->fd; }
 
-  // Takes the pending events of the channel and asks for the next. Engine thread.
+  // Asks for an event at the next completion: of any kind, or else of one that the sender marked as
+  // worth it, or that failed. What is complete already must be looked for after it. Any thread, in
+  // signal handlers too.
+  void Arm(bool every_completion);
+  // Takes the pending events of the channel. Engine thread.
   void AcknowledgeEvents();
 
   // The registration that covers a page's frame; registers its chunk first. nullptr if that fails
@@ -63,7 +62,6 @@ class VerbsDevice {
   VerbsDevice() = default;
   bool OpenQueues(int members, std::string* why);
 
-  static constexpr size_t kChunkBytes = 4 * 1024 * 1024;
   static constexpr uint32_t kMaxRegions = 1024;
   struct Chunks {
     size_t count = 0;

@@ -18,8 +18,68 @@ constexpr uint8_t kRetries = 7;
 constexpr uint8_t kTimeout = 14;  // 4.096 us * 2^14: 67 ms a try, half a second in all
 constexpr uint8_t kHopLimit = 64;
 constexpr uint32_t kPacketNumberMask = 0xffffff;
+constexpr int kLockTries =
+    200;  // of a thread that faults, before it leaves the sending to the engine
+
+constexpr uint32_t kAnswerBit = 1U << 31;
+constexpr uint32_t kExclusiveBit = 1U << 30;
+constexpr uint32_t kViewShift = VerbsImmediate::kCreditBits;
+constexpr uint32_t kSlotShift = kViewShift + VerbsImmediate::kViewBits;
+static_assert(kSlotShift + VerbsImmediate::kSlotBits <= 30, "everything fits 32 bits");
+
+constexpr uint32_t Mask(uint32_t bits) { return (1U << bits) - 1; }
 
 }  // namespace
+
+uint32_t VerbsImmediate::Encode() const {
+  const uint32_t about = is_answer
+                             ? kAnswerBit | (exclusive ? kExclusiveBit : 0) | (slot << kSlotShift) |
+                                   ((view & Mask(kViewBits)) << kViewShift)
+                             : 0;
+  return htonl(about | credit);
+}
+
+VerbsImmediate VerbsImmediate::Decode(uint32_t network_order) {
+  const uint32_t value = ntohl(network_order);
+  VerbsImmediate immediate;
+  immediate.is_answer = (value & kAnswerBit) != 0;
+  immediate.exclusive = (value & kExclusiveBit) != 0;
+  immediate.slot = (value >> kSlotShift) & Mask(kSlotBits);
+  immediate.view = (value >> kViewShift) & Mask(kViewBits);
+  immediate.credit = value & Mask(kCreditBits);
+  return immediate;
+}
+
+// Work requests that one call posts, in arrays of the caller's.
+class VerbsLink::Chain {
+ public:
+  Chain(ibv_send_wr* requests, ibv_sge* pieces, uint32_t capacity)
+      : requests_(requests), pieces_(pieces), capacity_(capacity) {}
+
+  bool has_room() const { return count_ + kMostPerRecord <= capacity_; }
+  uint32_t count() const { return count_; }
+  ibv_send_wr* first() { return count_ == 0 ? nullptr : requests_; }
+
+  ibv_send_wr* Add(const void* bytes, uint32_t length, uint32_t lkey) {
+    ibv_sge& piece = pieces_[count_];
+    piece.addr = reinterpret_cast<uintptr_t>(bytes);
+    piece.length = length;
+    piece.lkey = lkey;
+    ibv_send_wr& request = requests_[count_];
+    request = {};
+    request.sg_list = &piece;
+    request.num_sge = length == 0 ? 0 : 1;
+    if (count_ > 0) requests_[count_ - 1].next = &request;
+    count_++;
+    return &request;
+  }
+
+ private:
+  ibv_send_wr* const requests_;
+  ibv_sge* const pieces_;
+  const uint32_t capacity_;
+  uint32_t count_ = 0;
+};
 
 VerbsLink::VerbsLink(VerbsDevice* device, int rank)
     : device_(device), rank_(rank), buffers_(kReceiveDepth) {}
@@ -56,9 +116,11 @@ bool VerbsLink::Prepare(VerbsOffer* mine) {
     return false;
   }
   for (uint32_t index = 0; index < kReceiveDepth; index++) {
-    errno = PostReceive(index);
+    released_[released_count_++] = index;
+    errno = released_count_ == kReceiveBatch ? PostReceives() : 0;
     if (errno != 0) return false;
   }
+  owed_.store(0);  // the offer tells of these
   if (getrandom(&mine->packet_number, sizeof(mine->packet_number), 0) !=
       sizeof(mine->packet_number)) {
     return false;
@@ -108,102 +170,149 @@ bool VerbsLink::Connect(const VerbsOffer& theirs) {
                              IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                                  IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
   }
+  peer_depth_ = theirs.receive_depth;
   credit_ = theirs.receive_depth - kReserved;
   errno = failed;
   return failed == 0;
 }
 
-int VerbsLink::PostReceive(uint32_t index) {
-  ibv_sge piece = {};
-  piece.addr = reinterpret_cast<uintptr_t>(&buffers_[index]);
-  piece.length = sizeof(Record);
-  piece.lkey = buffers_mr_->lkey;
-  ibv_recv_wr request = {};
-  request.wr_id = (static_cast<uint64_t>(rank_) << 32) | index;
-  request.sg_list = &piece;
-  request.num_sge = 1;
+int VerbsLink::PostReceives() {
+  ibv_sge pieces[kReceiveBatch];
+  ibv_recv_wr requests[kReceiveBatch];
+  const uint32_t count = released_count_;
+  if (count == 0) return 0;
+  for (uint32_t i = 0; i < count; i++) {
+    pieces[i].addr = reinterpret_cast<uintptr_t>(&buffers_[released_[i]]);
+    pieces[i].length = sizeof(Record);
+    pieces[i].lkey = buffers_mr_->lkey;
+    requests[i] = {};
+    requests[i].wr_id = (static_cast<uint64_t>(rank_) << 32) | released_[i];
+    requests[i].sg_list = &pieces[i];
+    requests[i].num_sge = 1;
+    requests[i].next = i + 1 < count ? &requests[i + 1] : nullptr;
+  }
+  const uint32_t owed = count - released_unowed_;
+  released_count_ = released_unowed_ = 0;
   ibv_recv_wr* bad = nullptr;
-  return ibv_post_recv(qp_, &request, &bad);
+  const int failed = ibv_post_recv(qp_, requests, &bad);
+  if (failed == 0) owed_.fetch_add(owed);
+  return failed;
 }
 
 bool VerbsLink::MayPostLocked(uint32_t work_requests) const {
-  return credit_ > 0 && unfinished_.load() + work_requests <= kSendDepth;
+  return credit_.load() > 0 && unfinished_.load() + work_requests <= kSendDepth;
 }
 
 // `record` may be nullptr: then only the news of credit goes, from the peer's reserve.
-int VerbsLink::PostLocked(const Record* record, const uint8_t* page, const ibv_mr* mr,
-                          RemoteFrame remote) {
-  ibv_sge page_piece = {};
-  ibv_send_wr write = {}, send = {};
-  uint32_t count = 1;
-  if (page != nullptr) {
-    page_piece.addr = reinterpret_cast<uintptr_t>(page);
-    page_piece.length = record->payload_bytes;
-    page_piece.lkey = mr->lkey;
-    write.opcode = IBV_WR_RDMA_WRITE;
-    write.sg_list = &page_piece;
-    write.num_sge = 1;
-    write.wr.rdma.remote_addr = remote.address;
-    write.wr.rdma.rkey = remote.rkey;
-    write.next = &send;
-    count = 2;
+void VerbsLink::AddLocked(Chain* chain, const Record* record, const Page& page, uint32_t slot,
+                          bool signal) {
+  VerbsImmediate immediate;
+  immediate.credit = owed_.exchange(0);
+  ibv_send_wr* last = nullptr;
+  if (page.bytes != nullptr) {
+    last = chain->Add(page.bytes, record->payload_bytes, page.lkey);
+    last->opcode = IBV_WR_RDMA_WRITE;
+    last->wr.rdma.remote_addr = page.remote.address;
+    last->wr.rdma.rkey = page.remote.rkey;
+    last->wr_id = kSendMark | (static_cast<uint64_t>(rank_) << 32);
+    since_signal_++;
   }
-  ibv_sge record_piece = {};
-  record_piece.addr = reinterpret_cast<uintptr_t>(record);
-  record_piece.length = sizeof(Record);
-  const uint32_t news = owed_.exchange(0);
-  send.opcode = IBV_WR_SEND_WITH_IMM;
-  send.imm_data = htonl(news);
-  send.sg_list = &record_piece;
-  send.num_sge = record == nullptr ? 0 : 1;
-  send.send_flags = IBV_SEND_INLINE;
-  since_signal_ += count;
-  if (since_signal_ >= kSignalEvery) {
-    // One completion stands for all work requests up to it.
-    send.send_flags |= IBV_SEND_SIGNALED;
-    send.wr_id = kSendMark | (static_cast<uint64_t>(rank_) << 32) | since_signal_;
-    since_signal_ = 0;
+  if (page.bytes != nullptr && slot != RemoteFrames::kNoSlot) {
+    last->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+    immediate.is_answer = true;
+    immediate.exclusive = record->kind == kKindDataExclusive;
+    immediate.slot = slot;
+    immediate.view = record->view;
   } else {
-    send.wr_id = kSendMark | (static_cast<uint64_t>(rank_) << 32);
+    last = chain->Add(record, record == nullptr ? 0 : sizeof(Record), 0);
+    last->opcode = IBV_WR_SEND_WITH_IMM;
+    last->send_flags = IBV_SEND_INLINE;
+    if (slot == RemoteFrames::kNoSlot) last->send_flags |= IBV_SEND_SOLICITED;
+    since_signal_++;
   }
-  write.wr_id = kSendMark | (static_cast<uint64_t>(rank_) << 32);
-  unfinished_.fetch_add(count);
-  if (record != nullptr) credit_--;
-  ibv_send_wr* bad = nullptr;
-  return ibv_post_send(qp_, page != nullptr ? &write : &send, &bad);
+  last->imm_data = immediate.Encode();
+  last->wr_id = kSendMark | (static_cast<uint64_t>(rank_) << 32);
+  if (record != nullptr) credit_.fetch_sub(1);
+  if (!signal && since_signal_ < kSignalEvery) return;
+  // One completion stands for all work requests up to it.
+  last->send_flags |= IBV_SEND_SIGNALED;
+  last->wr_id |= since_signal_;
+  since_signal_ = 0;
 }
 
-int VerbsLink::Send(const Record& record, const uint8_t* page, const ibv_mr* mr,
-                    RemoteFrame remote) {
-  FutexGuard guard(send_lock_);
-  if (backlog_.empty() && MayPostLocked(2)) return PostLocked(&record, page, mr, remote);
-  backlog_.push_back({record, page, mr, remote});
-  has_backlog_.store(true);
-  return 0;
+int VerbsLink::PostLocked(Chain* chain) {
+  if (chain->count() == 0) return 0;
+  unfinished_.fetch_add(chain->count());
+  ibv_send_wr* bad = nullptr;
+  return ibv_post_send(qp_, chain->first(), &bad);
+}
+
+int VerbsLink::PostOneLocked(const Record* record, bool signal) {
+  ibv_send_wr request;
+  ibv_sge piece;
+  Chain chain(&request, &piece, 1);
+  AddLocked(&chain, record, {}, RemoteFrames::kNoSlot, signal);
+  return PostLocked(&chain);
+}
+
+void VerbsLink::Queue(const Record& record, const Page& page, uint32_t slot) {
+  backlog_.push_back({record, page, slot});
 }
 
 bool VerbsLink::TrySend(const Record& record) {
-  if (!send_lock_.TryLock()) return false;
-  const bool may = !has_backlog_.load() && MayPostLocked(1);
-  const bool sent = may && PostLocked(&record, nullptr, nullptr, {}) == 0;
+  for (int tries = 0; !send_lock_.TryLock(); tries++) {
+    if (tries == kLockTries) return false;
+  }
+  bool sent = false;
+  if (!has_backlog_.load() && MayPostLocked(1)) {
+    sent = PostOneLocked(&record, false) == 0;
+  }
   send_lock_.Unlock();
   return sent;
 }
 
-const Record& VerbsLink::Received(const ibv_wc& completion) {
+int VerbsLink::Progress() {
+  if (idle_backlog() && owed_.load() < kReceiveDepth / 4) return 0;
+  FutexGuard guard(send_lock_);
+  int failed = 0;
+  while (failed == 0 && !idle_backlog() && MayPostLocked(kMostPerRecord)) {
+    failed = PostBacklogLocked();
+  }
+  if (idle_backlog()) {
+    backlog_.clear();
+    backlog_at_ = 0;
+  }
+  has_backlog_.store(!idle_backlog());
+  // At most one in flight for each quarter of the buffers, so the reserve always suffices.
+  const bool much = owed_.load() >= kReceiveDepth / 4 && unfinished_.load() < kSendDepth;
+  return failed == 0 && much ? PostOneLocked(nullptr, false) : failed;
+}
+
+int VerbsLink::PostBacklogLocked() {
+  ibv_send_wr requests[kSendBatch];
+  ibv_sge pieces[kSendBatch];
+  Chain chain(requests, pieces, kSendBatch);
+  while (!idle_backlog() && chain.has_room() && MayPostLocked(chain.count() + kMostPerRecord)) {
+    const Kept& kept = backlog_[backlog_at_++];
+    AddLocked(&chain, &kept.record, kept.page, kept.slot, false);
+  }
+  return PostLocked(&chain);  // inline data is copied here
+}
+
+const Record& VerbsLink::Received(const ibv_wc& completion) const {
   const uint32_t index = static_cast<uint32_t>(completion.wr_id);
   PM_CHECK_STATE(index < kReceiveDepth, index, rank_);
   return buffers_[index];
 }
 
-int VerbsLink::Repost(const ibv_wc& completion) {
-  {
-    FutexGuard guard(send_lock_);
-    credit_ += ntohl(completion.imm_data);
-  }
+bool VerbsLink::Release(const ibv_wc& completion) {
+  const VerbsImmediate immediate = VerbsImmediate::Decode(completion.imm_data);
+  const uint32_t credit = credit_.fetch_add(immediate.credit) + immediate.credit;
+  if (credit > peer_depth_ - kReserved) return false;
   // News of credit alone came out of the reserve, and is not owed.
-  if (completion.byte_len == sizeof(Record)) owed_.fetch_add(1);
-  return PostReceive(static_cast<uint32_t>(completion.wr_id));
+  released_unowed_ += completion.byte_len == 0 && !immediate.is_answer;
+  released_[released_count_++] = static_cast<uint32_t>(completion.wr_id);
+  return released_count_ < kReceiveBatch || PostReceives() == 0;
 }
 
 void VerbsLink::OnSent(const ibv_wc& completion) {
@@ -213,24 +322,7 @@ void VerbsLink::OnSent(const ibv_wc& completion) {
 void VerbsLink::RequestCompletion() {
   FutexGuard guard(send_lock_);
   if (unfinished_.load() == 0 || unfinished_.load() >= kSendDepth) return;
-  since_signal_ += kSignalEvery;
-  unfinished_.fetch_add(kSignalEvery);  // so that what the completion takes off is right
-  PostLocked(nullptr, nullptr, nullptr, {});
-}
-
-int VerbsLink::Progress() {
-  FutexGuard guard(send_lock_);
-  while (!backlog_.empty() && MayPostLocked(2)) {
-    const Kept& kept = backlog_.front();
-    const int failed = PostLocked(&kept.record, kept.page, kept.mr, kept.remote);
-    if (failed != 0) return failed;
-    backlog_.pop_front();
-  }
-  has_backlog_.store(!backlog_.empty());
-  // At most one in flight for each quarter of the buffers, so the reserve always suffices.
-  const bool much = owed_.load() >= kReceiveDepth / 4;
-  if (much && unfinished_.load() < kSendDepth) return PostLocked(nullptr, nullptr, nullptr, {});
-  return 0;
+  PostOneLocked(nullptr, true);
 }
 
 }  // namespace pagemesh

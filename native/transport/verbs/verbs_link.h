@@ -3,8 +3,6 @@
 #define PAGEMESH_TRANSPORT_VERBS_VERBS_LINK_H_
 
 #include <atomic>
-#include <deque>
-#include <memory>
 #include <vector>
 
 #include "base/futex_lock.h"
@@ -24,16 +22,40 @@ struct VerbsOffer {
 };
 static_assert(sizeof(VerbsOffer) == 32, "as it travels");
 
+// The immediate data of every message. An answer is a page by RDMA WRITE for a thread that looks
+// for it itself: the slot says which, so no record is needed, and nobody is woken.
+struct VerbsImmediate {
+  bool is_answer = false;
+  bool exclusive = false;  // answers: DataExclusive, else Data
+  uint32_t slot = 0;       // answers
+  uint32_t view = 0;       // answers: the sender's view
+  uint32_t credit = 0;     // receive buffers that the sender has posted again since the last one
+
+  static constexpr uint32_t kSlotBits = 11;
+  static constexpr uint32_t kViewBits = 6;
+  static constexpr uint32_t kCreditBits = 9;
+
+  uint32_t Encode() const;  // in network order
+  static VerbsImmediate Decode(uint32_t network_order);
+};
+
 // Records go by inline SEND; a page goes by RDMA WRITE into the receiver's frame, followed by its
-// record on the same queue pair. Every record carries, as immediate data, how many receive buffers
-// its sender has posted again since the last one: a record is posted only when a buffer waits for
-// it, so receiver-not-ready cannot happen.
+// record on the same queue pair, or with immediate data alone if it is an answer. All of them carry
+// news of credit: one is posted only when a receive buffer waits for it, so receiver-not-ready
+// cannot happen.
 class VerbsLink {
  public:
   static constexpr uint32_t kReceiveDepth = 256;
   static constexpr uint32_t kSendDepth = 512;
   // Completions that this link can cause at a time: what the completion queue must hold for it.
   static constexpr int kMaxCompletions = kReceiveDepth + kSendDepth;
+
+  // A page on its way out: where its bytes are, and where they go.
+  struct Page {
+    const uint8_t* bytes = nullptr;  // stay as they are until delivered, which the protocol sees to
+    uint32_t lkey = 0;
+    RemoteFrame remote;
+  };
 
   VerbsLink(VerbsDevice* device, int rank);
   ~VerbsLink();
@@ -47,21 +69,28 @@ class VerbsLink {
   int rank() const { return rank_; }
   uint32_t qp_number() const { return qp_->qp_num; }
 
-  // Sends now or keeps it for later; `mr` and `remote` are given if `page` is. The page's bytes
-  // must stay until they are delivered, which the protocol sees to. Engine thread. 0 or errno.
-  int Send(const Record& record, const uint8_t* page, const ibv_mr* mr, RemoteFrame remote);
+  // Keeps it for Progress. `page.bytes` is nullptr for a record alone. With a slot, the answer that
+  // the record is wakes nobody. Engine thread.
+  void Queue(const Record& record, const Page& page, uint32_t slot);
+  // Sends what was kept, as far as credit goes, and news of credit if much is owed: many in one
+  // call of the device. 0 or errno. Engine thread.
+  int Progress();
   // Any thread, in signal handlers too. False: nothing was sent.
   bool TrySend(const Record& record);
+  // Something waits for credit or room: the engine must hear of completions of any kind.
+  bool has_backlog() const { return has_backlog_.load(); }
 
-  // What completed. OnReceived gives the record; Reposted must follow once it is used. Engine.
-  const Record& Received(const ibv_wc& completion);
-  int Repost(const ibv_wc& completion);
+  // Completions. Callers hold the transport's receive lock.
+  const Record& Received(const ibv_wc& completion) const;
+  // The buffer is free again, and the credit that came with it counts; false if that is more than
+  // there can be. The buffer is posted with others: by PostReceives, at the latest.
+  bool Release(const ibv_wc& completion);
+  int PostReceives();
   void OnSent(const ibv_wc& completion);
-  // Sends what was kept, and buffers' worth of news if much is owed. 0 or errno.
-  int Progress();
+
   // Asks for a completion of all that was posted.
   void RequestCompletion();
-  bool idle() const { return unfinished_.load() == 0 && backlog_.empty(); }
+  bool idle() const { return unfinished_.load() == 0 && idle_backlog(); }
   static bool IsReceive(uint64_t work_id) { return (work_id & kSendMark) == 0; }
   static uint32_t RankOf(uint64_t work_id) { return static_cast<uint32_t>(work_id >> 32) & 0xff; }
 
@@ -69,31 +98,44 @@ class VerbsLink {
   static constexpr uint64_t kSendMark = 1ULL << 63;
   static constexpr uint32_t kReserved = 8;      // buffers at the peer for news of credit alone
   static constexpr uint32_t kSignalEvery = 32;  // work requests between two completions
+  static constexpr uint32_t kReceiveBatch = 16;
+  static constexpr uint32_t kSendBatch = 32;
+  static constexpr uint32_t kMostPerRecord = 2;  // work requests
+  static_assert(kReceiveDepth < 1U << VerbsImmediate::kCreditBits, "credit fits its bits");
   struct Kept {
     Record record;
-    const uint8_t* page;
-    const ibv_mr* mr;
-    RemoteFrame remote;
+    Page page;
+    uint32_t slot;
   };
+  class Chain;
 
-  int PostReceive(uint32_t index);
   bool MayPostLocked(uint32_t work_requests) const;
-  int PostLocked(const Record* record, const uint8_t* page, const ibv_mr* mr, RemoteFrame remote);
+  bool idle_backlog() const { return backlog_at_ == backlog_.size(); }
+  void AddLocked(Chain* chain, const Record* record, const Page& page, uint32_t slot, bool signal);
+  int PostLocked(Chain* chain);
+  int PostOneLocked(const Record* record, bool signal);
+  int PostBacklogLocked();
 
   VerbsDevice* const device_;
   const int rank_;
   ibv_qp* qp_ = nullptr;
   uint32_t packet_number_ = 0;   // of the first packet sent
+  uint32_t peer_depth_ = 0;      // how many receive buffers the peer has
   std::vector<Record> buffers_;  // one for each posted receive
   ibv_mr* buffers_mr_ = nullptr;
 
-  FutexLock send_lock_;                  // engine and faulting threads
-  uint32_t credit_ = 0;                  // send_lock_: buffers that wait at the peer
-  std::atomic<uint32_t> unfinished_{0};  // work requests whose completion is not seen
-  uint32_t since_signal_ = 0;            // send_lock_
-  std::atomic<uint32_t> owed_{0};        // buffers posted again that the peer does not know of
-  std::deque<Kept> backlog_;             // engine thread; while it is not empty nobody overtakes
-  std::atomic<bool> has_backlog_{false};
+  uint32_t released_[kReceiveBatch];  // receive lock: buffers to be posted again
+  uint32_t released_count_ = 0;       // receive lock
+  uint32_t released_unowed_ = 0;      // receive lock: of these, how many held no record
+
+  FutexLock send_lock_;                   // engine and faulting threads
+  std::atomic<uint32_t> credit_{0};       // buffers that wait at the peer; taken under send_lock_
+  std::atomic<uint32_t> unfinished_{0};   // work requests whose completion is not seen
+  uint32_t since_signal_ = 0;             // send_lock_
+  std::atomic<uint32_t> owed_{0};         // buffers posted again that the peer does not know of
+  std::vector<Kept> backlog_;             // engine thread
+  size_t backlog_at_ = 0;                 // what of it has been posted
+  std::atomic<bool> has_backlog_{false};  // Progress left something over: nobody overtakes it
 };
 
 }  // namespace pagemesh

@@ -15,12 +15,12 @@ namespace pagemesh {
 namespace {
 
 constexpr uint32_t kCompletionToken = 0x40000000;  // TCP's tokens are connection numbers
-constexpr size_t kMaxFrames = 1 << 20;             // requests that can be waiting here, at most
 constexpr int kDrainTries = 200;                   // of 5 ms, before a link is given up at the end
 
 // Where a record carries keys; lib/protocol/messages.ts uses words 0 and 1 of page messages.
 constexpr int kRequesterKey = 2;  // rkey, address low, address high
 constexpr int kHomeKey = 5;
+constexpr int kAnswerSlot = 8;  // of requests: the slot of the thread that looks itself, plus one
 
 bool IsRequest(uint32_t kind) {
   return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
@@ -39,11 +39,6 @@ RemoteFrame ReadKey(const Record& record, int at) {
   frame.rkey = record.words[at];
   frame.address = record.words[at + 1] | (static_cast<uint64_t>(record.words[at + 2]) << 32);
   return frame;
-}
-
-// Ranks are below 2^5, regions below 2^10, pages below 2^32.
-uint64_t FrameKey(int rank, uint32_t region, uint32_t page) {
-  return (static_cast<uint64_t>(rank) << 42) | (static_cast<uint64_t>(region & 0x3ff) << 32) | page;
 }
 
 }  // namespace
@@ -93,6 +88,11 @@ void VerbsTransport::Close(int connection) {
 
 // What was sent last (that this member leaves) must arrive before the queue pairs go.
 void VerbsTransport::CloseAll() {
+  for (size_t at = ring_head_; at != ring_tail_; at = (at + 1) % ring_.size()) {
+    const ibv_wc& completion = ring_[at];
+    VerbsLink* link = links_[VerbsLink::RankOf(completion.wr_id)].get();
+    if (!VerbsLink::IsReceive(completion.wr_id)) link->OnSent(completion);
+  }
   for (int tries = 0; device_ != nullptr && tries < kDrainTries; tries++) {
     bool idle = true;
     for (const auto& link : links_) {
@@ -140,6 +140,7 @@ bool VerbsTransport::OpenLinks(const std::string& host, const std::string& choic
     device_.reset();
     return false;
   }
+  ring_.resize(static_cast<size_t>(VerbsLink::kMaxCompletions) * kMaxMembers + 1);
   const VerbsPort& port = device_->port();
   *what = port.device + " port " + std::to_string(port.port) + " GID " +
           std::to_string(port.gid_index) + " MTU " + std::to_string(128 << port.mtu);
@@ -186,6 +187,7 @@ bool VerbsTransport::AdmitRegion(size_t bytes) {
 
 void VerbsTransport::ForgetRegion(uint32_t region) {
   if (device_ != nullptr) device_->Forget(region);
+  frames_.Forget(region);
 }
 
 // A request says where the page is to be written, and a recall where its requester's and the
@@ -202,34 +204,29 @@ void VerbsTransport::AddKeys(Record* record) {
     return;
   }
   const int requester = static_cast<int>(record->words[0]);
-  RemoteFrame frame;
-  if (requester == rank_) {
-    frame = {mine->rkey, address};
-  } else {
-    TakeKeys(requester, *record, &frame);
-  }
+  const RemoteFrame frame = requester == rank_ ? RemoteFrame{mine->rkey, address}
+                                               : frames_.Find(requester, memory, record->page);
   WriteKey(record, kRequesterKey, frame);
   WriteKey(record, kHomeKey, {mine->rkey, address});
 }
 
 void VerbsTransport::KeepKeys(int from, const Record& record) {
-  if (device_ == nullptr || frames_.size() >= kMaxFrames) return;
-  if (IsRequest(record.kind)) {
-    frames_[FrameKey(from, record.region, record.page)] = ReadKey(record, kRequesterKey);
-  } else if (IsRecall(record.kind) && record.words[0] < kMaxMembers) {
+  const bool is_request = IsRequest(record.kind);
+  if (device_ == nullptr || !(is_request || IsRecall(record.kind))) return;
+  RegionMemory memory;
+  if (!client_->DescribeRegion(record.region, &memory)) return;
+  const uint32_t page = record.page;
+  if (page >= memory.length / memory.page_bytes) return;
+  if (is_request) {
+    frames_.Keep(from, from, memory, page, ReadKey(record, kRequesterKey));
+    const uint32_t slot = record.words[kAnswerSlot];
+    const bool known = slot > 0 && slot <= 1U << VerbsImmediate::kSlotBits;
+    frames_.KeepSlot(from, memory, page, known ? slot - 1 : RemoteFrames::kNoSlot);
+  } else if (record.words[0] < kMaxMembers) {
     const int requester = static_cast<int>(record.words[0]);
-    frames_[FrameKey(requester, record.region, record.page)] = ReadKey(record, kRequesterKey);
-    if (requester == from || record.kind != kKindRecallRead) return;
-    frames_[FrameKey(from, record.region, record.page)] = ReadKey(record, kHomeKey);
+    frames_.Keep(requester, from, memory, page, ReadKey(record, kRequesterKey));
+    frames_.Keep(from, from, memory, page, ReadKey(record, kHomeKey));
   }
-}
-
-bool VerbsTransport::TakeKeys(int to, const Record& record, RemoteFrame* remote) {
-  const auto found = frames_.find(FrameKey(to, record.region, record.page));
-  if (found == frames_.end()) return false;
-  *remote = found->second;
-  frames_.erase(found);
-  return remote->rkey != 0 || remote->address != 0;
 }
 
 void VerbsTransport::Queue(int rank, const Record* record, const uint8_t* payload) {
@@ -238,7 +235,10 @@ void VerbsTransport::Queue(int rank, const Record* record, const uint8_t* payloa
     return;
   }
   VerbsLink* link = LinkTo(rank);
-  if (record->kind == kKindGrant) frames_.erase(FrameKey(rank, record->region, record->page));
+  if (link != nullptr && IsPage(record->kind)) {
+    QueuePage(link, *record, payload);
+    return;
+  }
   Record keyed = *record;
   if (IsRequest(record->kind) || IsRecall(record->kind)) AddKeys(&keyed);
   if (link == nullptr) {
@@ -247,40 +247,59 @@ void VerbsTransport::Queue(int rank, const Record* record, const uint8_t* payloa
     tcp_.Queue(rank, &tcp_records_.back(), payload);
     return;
   }
-  RemoteFrame remote;
+  uint32_t slot = RemoteFrames::kNoSlot;
+  RegionMemory memory;
+  if (record->kind == kKindGrant && client_->DescribeRegion(record->region, &memory)) {
+    slot = frames_.TakeSlot(rank, memory, record->page);
+    if (record->words[0] != 0) slot = RemoteFrames::kNoSlot;  // acknowledgements are to come
+  }
+  link->Queue(keyed, {}, slot);
+}
+
+void VerbsTransport::QueuePage(VerbsLink* link, const Record& record, const uint8_t* payload) {
+  const int rank = link->rank();
+  RegionMemory memory;
   ibv_mr* mr = nullptr;
-  if (IsPage(record->kind)) {
-    RegionMemory memory;
-    if (client_->DescribeRegion(record->region, &memory)) {
-      mr = device_->Register(memory, record->page);
-    }
-    PM_CHECK_STATE(mr != nullptr, errno, record->page);
-    if (!TakeKeys(rank, *record, &remote)) {
-      // A requester without a link to the home sent no key that reached this member. Then the page
-      // comes from an owner, and its entry is busy until the requester confirms: it may go over
-      // TCP, because no later message of the link depends on its being there. A page from its home
-      // may not, and its requester has a link and has told no key.
-      const bool from_owner = record->kind == kKindWriteBack || record->words[1] != 0;
-      if (!from_owner) {
-        Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
-        return;
-      }
-      tcp_records_.push_back(keyed);
-      tcp_.Queue(rank, &tcp_records_.back(), payload);
+  if (client_->DescribeRegion(record.region, &memory)) mr = device_->Register(memory, record.page);
+  PM_CHECK_STATE(mr != nullptr, errno, record.page);  // AdmitRegion looked at the limit
+  const RemoteFrame remote = frames_.Find(rank, memory, record.page);
+  const bool from_owner = record.kind == kKindWriteBack || record.words[1] != 0;
+  if (!remote.known()) {
+    // A requester without a link to the home sent no key that reached this member. Then the page
+    // comes from an owner, and its entry is busy until the requester confirms: it may go over
+    // TCP, because no later message of the link depends on its being there. A page from its home
+    // may not, and its requester has a link and has told no key.
+    if (!from_owner) {
+      Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
       return;
     }
+    tcp_records_.push_back(record);
+    tcp_.Queue(rank, &tcp_records_.back(), payload);
+    return;
   }
-  const int failed = link->Send(keyed, mr == nullptr ? nullptr : payload, mr, remote);
-  if (failed != 0) Break(rank, static_cast<uint32_t>(failed));
+  // The last word on a request goes to the thread that sent it, if it looks for it.
+  uint32_t slot = RemoteFrames::kNoSlot;
+  if (!from_owner) slot = frames_.TakeSlot(rank, memory, record.page);
+  if (record.words[0] != 0) slot = RemoteFrames::kNoSlot;
+  link->Queue(record, {payload, mr->lkey, remote}, slot);
 }
 
 void VerbsTransport::Flush() {
   tcp_.Flush();
   tcp_records_.clear();
+  if (device_ != nullptr) ProgressAll();
 }
 
-bool VerbsTransport::TrySend(int rank, const Record& record) {
-  if (device_ == nullptr) return tcp_.TrySend(rank, record);
+void VerbsTransport::ProgressAll() {
+  for (auto& slot : in_use_) {
+    VerbsLink* link = slot.load(std::memory_order_relaxed);
+    const int failed = link == nullptr ? 0 : link->Progress();
+    if (failed != 0) Break(link->rank(), static_cast<uint32_t>(failed));
+  }
+}
+
+bool VerbsTransport::TrySend(int rank, const Record& record, uint32_t slot) {
+  if (device_ == nullptr) return tcp_.TrySend(rank, record, slot);
   RegionMemory memory;
   if (!IsRequest(record.kind) || !client_->DescribeRegion(record.region, &memory)) return false;
   ibv_mr* mine = device_->FindRegistered(memory, record.page);
@@ -290,7 +309,9 @@ bool VerbsTransport::TrySend(int rank, const Record& record) {
            {mine->rkey, reinterpret_cast<uintptr_t>(memory.base) +
                             static_cast<uint64_t>(record.page) * memory.page_bytes});
   VerbsLink* link = LinkTo(rank);
-  return link == nullptr ? tcp_.TrySend(rank, keyed) : link->TrySend(keyed);
+  if (link == nullptr) return tcp_.TrySend(rank, keyed, slot);
+  if (slot < 1U << VerbsImmediate::kSlotBits) keyed.words[kAnswerSlot] = slot + 1;
+  return link->TrySend(keyed);
 }
 
 void VerbsTransport::OnReady(uint32_t token, uint32_t events) {
@@ -299,39 +320,118 @@ void VerbsTransport::OnReady(uint32_t token, uint32_t events) {
     return;
   }
   if (device_ == nullptr) return;
-  device_->AcknowledgeEvents();  // asks for the next event first, so that none is missed
+  device_->AcknowledgeEvents();
   PollCompletions();
 }
 
 bool VerbsTransport::Resume() {
   const bool tcp_refused = tcp_.Resume();
-  if (device_ != nullptr && !refused_.empty()) PollCompletions();
-  return tcp_refused || !refused_.empty();
+  if (ring_head_.load() != ring_tail_.load()) PollCompletions();
+  return tcp_refused || ring_head_.load() != ring_tail_.load();
 }
 
-void VerbsTransport::PollCompletions() {
+bool VerbsTransport::Poll() { return device_ != nullptr && PollCompletions(); }
+
+void VerbsTransport::Arm(bool every_answer) {
   if (device_ == nullptr) return;
-  while (!refused_.empty()) {
-    if (!HandleCompletion(refused_.front())) return;
-    refused_.pop_front();
+  // What waits for credit or for room in a send queue goes on after completions of any kind.
+  for (const auto& slot : in_use_) {
+    const VerbsLink* link = slot.load(std::memory_order_relaxed);
+    every_answer = every_answer || (link != nullptr && link->has_backlog());
   }
-  ibv_wc completions[kPollBatch];
-  for (;;) {
-    const int count = ibv_poll_cq(device_->cq(), kPollBatch, completions);
-    PM_CHECK_STATE(count >= 0, count, errno);
-    if (count == 0) break;
+  device_->Arm(every_answer);
+}
+
+bool VerbsTransport::PollAnswers() {
+  if (!receive_lock_.TryLock()) return false;  // whoever looks now finds mine too
+  const bool for_engine = AnswersLocked(false);
+  receive_lock_.Unlock();
+  return for_engine;
+}
+
+bool VerbsTransport::WatchAnswers() {
+  device_->Arm(true);
+  // Not TryLock: whoever looks now may have looked before mine came.
+  FutexGuard guard(receive_lock_);
+  return AnswersLocked(true);
+}
+
+// True: something is there for the engine.
+bool VerbsTransport::AnswersLocked(bool all) {
+  ibv_wc completions[kThreadPollBatch];
+  bool for_engine = false;
+  int count;
+  do {
+    count = ibv_poll_cq(device_->cq(), kThreadPollBatch, completions);
     for (int i = 0; i < count; i++) {
-      if (!refused_.empty() || !HandleCompletion(completions[i])) {
-        refused_.push_back(completions[i]);
-      }
+      if (TakeLocked(completions[i])) continue;
+      KeepLocked(completions[i]);
+      for_engine = true;
     }
-    if (!refused_.empty()) break;
+  } while (all && count > 0);
+  return for_engine;
+}
+
+// Carries out what a faulting thread may; false leaves it to the engine.
+bool VerbsTransport::TakeLocked(const ibv_wc& completion) {
+  VerbsLink* link = LinkTo(static_cast<int>(VerbsLink::RankOf(completion.wr_id)));
+  if (link == nullptr || completion.status != IBV_WC_SUCCESS) return false;
+  if (!VerbsLink::IsReceive(completion.wr_id)) {
+    if (link->has_backlog()) return false;
+    link->OnSent(completion);
+    return true;
   }
-  for (const auto& link : links_) {
-    if (link == nullptr || LinkTo(link->rank()) != link.get()) continue;
-    const int failed = link->Progress();
+  Record record;
+  if (completion.byte_len == 0 || link->has_backlog() || !Decode(*link, completion, &record) ||
+      !client_->TakeAnswer(link->rank(), record)) {
+    return false;
+  }
+  link_records_.fetch_add(1, std::memory_order_relaxed);
+  return link->Release(completion);
+}
+
+void VerbsTransport::KeepLocked(const ibv_wc& completion) {
+  const size_t tail = ring_tail_.load(std::memory_order_relaxed);
+  const size_t next = (tail + 1) % ring_.size();
+  PM_CHECK_STATE(next != ring_head_.load(), tail, ring_.size());
+  ring_[tail] = completion;
+  ring_tail_.store(next, std::memory_order_release);
+}
+
+// Moves what is complete into the ring; false if there is nothing.
+bool VerbsTransport::Fetch() {
+  ibv_wc completions[kPollBatch];
+  FutexGuard guard(receive_lock_);
+  const int count = ibv_poll_cq(device_->cq(), kPollBatch, completions);
+  PM_CHECK_STATE(count >= 0, count, errno);
+  for (int i = 0; i < count; i++) KeepLocked(completions[i]);
+  return count > 0;
+}
+
+// True if anything was done.
+bool VerbsTransport::PollCompletions() {
+  if (device_ == nullptr) return false;
+  bool handled = false;
+  do {
+    for (;;) {
+      const size_t head = ring_head_.load(std::memory_order_relaxed);
+      if (head == ring_tail_.load(std::memory_order_acquire)) break;
+      const ibv_wc completion = ring_[head];
+      if (!HandleCompletion(completion)) return true;
+      ring_head_.store((head + 1) % ring_.size(), std::memory_order_release);
+      handled = true;
+    }
+  } while (Fetch());
+  if (!handled) return false;
+  for (auto& slot : in_use_) {
+    VerbsLink* link = slot.load(std::memory_order_relaxed);
+    if (link == nullptr) continue;
+    FutexGuard guard(receive_lock_);
+    const int failed = link->PostReceives();
     if (failed != 0) Break(link->rank(), static_cast<uint32_t>(failed));
   }
+  ProgressAll();
+  return true;
 }
 
 // False: the client has no room.
@@ -350,12 +450,28 @@ bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
   return Deliver(link, completion);
 }
 
+// What a completion says, as a record. The bytes are a peer's: false if they cannot be.
+bool VerbsTransport::Decode(const VerbsLink& link, const ibv_wc& completion, Record* record) const {
+  if ((completion.wc_flags & IBV_WC_WITH_IMM) == 0) return false;
+  const VerbsImmediate immediate = VerbsImmediate::Decode(completion.imm_data);
+  if (immediate.is_answer != (completion.opcode == IBV_WC_RECV_RDMA_WITH_IMM)) return false;
+  if (!immediate.is_answer) {
+    *record = link.Received(completion);
+    return completion.byte_len == sizeof(Record) && record->kind != 0 &&
+           record->kind < kFirstBlobKind;
+  }
+  *record = {};
+  record->payload_bytes = completion.byte_len;
+  record->kind = immediate.exclusive ? kKindDataExclusive : kKindData;
+  record->view = immediate.view;
+  return client_->DescribeSlot(immediate.slot, &record->region, &record->page);
+}
+
 bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
   const int rank = link->rank();
   if (completion.byte_len != 0 && !broken_[rank]) {
-    const Record& record = link->Received(completion);
-    const bool known = record.kind != 0 && record.kind < kFirstBlobKind;
-    if (completion.byte_len != sizeof(Record) || !known) {
+    Record record;
+    if (!Decode(*link, completion, &record)) {
       Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
       return true;
     }
@@ -372,11 +488,17 @@ bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
       return true;
     }
     KeepKeys(rank, record);
-    if (!client_->OnRecord(connections_[rank], rank, record, nullptr)) return false;
+    Record answer;
+    const uint8_t* page = nullptr;
+    if (LinkTo(rank) == link && client_->AnswerAtOnce(rank, record, &answer, &page)) {
+      QueuePage(link, answer, page);
+    } else if (!client_->OnRecord(connections_[rank], rank, record, nullptr)) {
+      return false;
+    }
     link_records_.fetch_add(1, std::memory_order_relaxed);
   }
-  const int failed = link->Repost(completion);
-  if (failed != 0) Break(rank, static_cast<uint32_t>(failed));
+  FutexGuard guard(receive_lock_);
+  if (!link->Release(completion)) Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
   return true;
 }
 

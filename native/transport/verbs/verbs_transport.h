@@ -7,12 +7,12 @@
 #include <deque>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "transport/tcp/tcp_transport.h"
 #include "transport/transport.h"
 #include "transport/verbs/verbs_device.h"
+#include "transport/verbs/verbs_frames.h"
 #include "transport/verbs/verbs_link.h"
 
 #if PAGEMESH_HAS_VERBS
@@ -35,7 +35,13 @@ class VerbsTransport final : public Transport {
     tcp_.QueueTo(connection, record, payload);
   }
   void Flush() override;
-  bool TrySend(int rank, const Record& record) override;
+  bool TrySend(int rank, const Record& record, uint32_t slot) override;
+  bool Polls() const override { return device_ != nullptr; }
+  bool MayAnswer(int rank) const override { return LinkTo(rank) != nullptr; }
+  bool PollAnswers() override;
+  bool WatchAnswers() override;
+  bool Poll() override;
+  void Arm(bool every_answer) override;
   void OnReady(uint32_t token, uint32_t events) override;
   bool Resume() override;
 
@@ -59,6 +65,9 @@ class VerbsTransport final : public Transport {
     void OnOpened(int connection) override;
     void OnAccepted(int connection) override;
     void OnClosed(int connection, int rank, uint32_t reason) override;
+    bool AnswerAtOnce(int, const Record&, Record*, const uint8_t**) override { return false; }
+    bool TakeAnswer(int, const Record&) override { return false; }
+    bool DescribeSlot(uint32_t, uint32_t*, uint32_t*) override { return false; }
     bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
 
    private:
@@ -68,13 +77,20 @@ class VerbsTransport final : public Transport {
   VerbsLink* LinkTo(int rank) const;
   void AddKeys(Record* record);
   void KeepKeys(int from, const Record& record);
-  bool TakeKeys(int to, const Record& record, RemoteFrame* remote);
-  void PollCompletions();
+  void QueuePage(VerbsLink* link, const Record& record, const uint8_t* payload);
+  bool PollCompletions();
+  bool Fetch();
+  void ProgressAll();
   bool HandleCompletion(const ibv_wc& completion);
   bool Deliver(VerbsLink* link, const ibv_wc& completion);
+  bool Decode(const VerbsLink& link, const ibv_wc& completion, Record* record) const;
+  bool AnswersLocked(bool all);
+  bool TakeLocked(const ibv_wc& completion);
+  void KeepLocked(const ibv_wc& completion);
   void Break(int rank, uint32_t reason);
 
   static constexpr int kPollBatch = 32;
+  static constexpr int kThreadPollBatch = 4;
 
   const int epoll_fd_;
   TransportClient* const client_;
@@ -87,11 +103,17 @@ class VerbsTransport final : public Transport {
   std::atomic<VerbsLink*> in_use_[kMaxMembers] = {};  // what records go over
   int connections_[kMaxMembers];                      // TCP, by rank; -1 if none
   bool broken_[kMaxMembers] = {};
-  std::deque<ibv_wc> refused_;  // taken from the queue, but the client had no room
-  // Where the pages that were asked for are to be written, by requester, region and page.
-  std::unordered_map<uint64_t, RemoteFrame> frames_;
+  RemoteFrames frames_;
   std::deque<Record> tcp_records_;  // what TCP was given pointers to; until Flush
   std::atomic<uint64_t> link_records_{0};
+
+  // Whoever takes completions out of the queue holds the lock: the engine or a faulting thread.
+  // They wait in a ring for the engine, who alone takes them out of that. It is as large as the
+  // completion queue, so it never overflows.
+  FutexLock receive_lock_;
+  std::vector<ibv_wc> ring_;
+  std::atomic<size_t> ring_tail_{0};  // receive_lock_
+  std::atomic<size_t> ring_head_{0};  // engine thread
 };
 
 }  // namespace pagemesh

@@ -8,6 +8,7 @@ import {
 } from '../../../dist/protocol/directory.js'
 import { Kind } from '../../../dist/protocol/messages.js'
 import {
+  PAGE_DIRECT,
   PAGE_EVENTS,
   PAGE_HELD,
   PAGE_PENDING,
@@ -74,6 +75,8 @@ export interface Sabotage {
   readonly sendsFirst?: boolean
   /** Threads may ask for a page before the home has been told that it was given back. */
   readonly hastyDiscards?: boolean
+  /** Threads take any answer for the last one, whoever sent it and whatever is still to come. */
+  readonly hastyAnswers?: boolean
   /** The transport does not keep the order of a pair. */
   readonly unordered?: boolean
   /** False: this member is never told that another is down. */
@@ -103,6 +106,8 @@ export interface ClusterOptions {
   readonly holdGranted?: () => boolean
   /** Whether a faulting thread finds the connection busy, so that the engine sends for it. */
   readonly sendFails?: () => boolean
+  /** Faulting threads look for the answers to their own requests, past whatever is before them. */
+  readonly direct?: boolean
   /** How many members may die. */
   readonly deaths?: number
   /** Which part of what a dying member has sent still arrives. */
@@ -119,7 +124,7 @@ export type Choice =
   | { readonly do: 'discard' | 'pin' | 'park'; at: number; page: number }
   | { readonly do: 'kill'; at: number }
   | { readonly do: 'run'; at: number; thread: number }
-  | { readonly do: 'arrive'; at: number; from: number; index: number }
+  | { readonly do: 'arrive' | 'answer' | 'serve'; at: number; from: number; index: number }
   | { readonly do: 'event' | 'fault' | 'action' | 'send'; at: number }
   | { readonly do: 'release'; at: number; page: number }
   | { readonly do: 'noticeDown'; at: number; down: number }
@@ -324,8 +329,52 @@ class Member implements CoherenceSink {
     if ((now & PAGE_PENDING) !== 0 || permits(now, access)) return 0
     let next: number = access === 'read' ? PageState.reading : PageState.writing
     if (permits(now, 'read')) next = PageState.upgrading
-    this.states[page] = next | (now & PAGE_HELD)
+    const direct = this.cluster.options.direct === true ? PAGE_DIRECT : 0
+    this.states[page] = next | (now & PAGE_HELD) | direct
     return next
+  }
+
+  /** What native code may answer at once, while the engine has nothing to do; AnswerAtOnce. */
+  mayServe(message: Message | undefined): boolean {
+    if (message?.kind !== Kind.ReadRequest || this.inbox.length > 0) return false
+    if ((this.down & (1 << message.from)) !== 0) return false
+    const control = this.coherence.directory.control(message.page)
+    return (control & (ENTRY_BUSY | 0xff)) === EntryState.clean
+  }
+
+  serve({ from, page }: Message): void {
+    const entry = 2 * this.cluster.homes.indexOf(page)
+    this.directory[entry + 1] |= 1 << from
+    this.cluster.post({
+      from: this.rank,
+      to: from,
+      kind: Kind.Data,
+      page,
+      a: 0,
+      b: 0,
+      contents: NaN,
+    })
+  }
+
+  /** What a thread that looks for an answer may carry out itself; Session::TakeAnswer. */
+  mayAnswer(message: Message): boolean {
+    const { from, kind, page, a, b } = message
+    const state = this.states[page]
+    if ((state & PAGE_DIRECT) === 0 || (this.down & (1 << from)) !== 0) return false
+    if (from !== this.cluster.homes.homeOf(page) && !this.cluster.sabotage.hastyAnswers)
+      return false
+    if ((a !== 0 || b !== 0) && this.cluster.sabotage.hastyAnswers !== true) return false
+    return ANSWERS.get(state & ~(PAGE_DIRECT | PAGE_HELD)) === kind
+  }
+
+  takeAnswer(message: Message): void {
+    const { page, kind } = message
+    this.fill(message)
+    const settled = kind === Kind.Data ? PageState.read : PageState.write
+    this.states[page] = settled | (this.states[page] & PAGE_HELD)
+    for (const thread of this.threads) {
+      if (thread.state === 'asleep' && thread.page === page) thread.state = 'running'
+    }
   }
 
   /** Bytes come in; what Session::FrameFor allows. */
@@ -384,10 +433,17 @@ const REQUEST_OF: ReadonlyMap<number, number> = new Map([
   [PageState.writing, Kind.WriteRequest],
   [PageState.upgrading, Kind.UpgradeRequest],
 ])
+const ANSWERS: ReadonlyMap<number, number> = new Map([
+  [PageState.reading, Kind.Data],
+  [PageState.writing, Kind.DataExclusive],
+  [PageState.upgrading, Kind.Grant],
+])
 const KIND_NAMES = new Map(Object.entries(Kind).map(([name, kind]) => [kind as number, name]))
 
 const stateText = (byte: number): string =>
-  `${stateName(byte) ?? `0x${byte.toString(16)}`}${(byte & PAGE_HELD) !== 0 ? ', held' : ''}`
+  (stateName(byte) ?? `0x${byte.toString(16)}`) +
+  ((byte & PAGE_HELD) !== 0 ? ', held' : '') +
+  ((byte & PAGE_DIRECT) !== 0 ? ', direct' : '')
 
 export function describe(message: Message): string {
   const { from, to, kind, page, a, b, contents } = message
@@ -466,6 +522,7 @@ export class Cluster {
     for (const member of this.members) {
       if (!member.alive) continue
       this.arrivals(member, found)
+      if (this.options.direct === true) this.answers(member, found)
       this.engineChoices(member, found)
       for (let thread = 0; thread < member.threads.length; thread++) {
         if (member.threads[thread].state === 'running') {
@@ -484,10 +541,22 @@ export class Cluster {
     for (let from = 0; from < this.members.length; from++) {
       const channel = this.channelOf(from, at)
       if (channel.length > 0) found.push({ do: 'arrive', at, from, index: 0 })
+      const served = this.options.direct === true && member.mayServe(channel[0])
+      if (served) found.push({ do: 'serve', at, from, index: 0 })
       if (this.sabotage.unordered !== true) continue
       for (let index = 1; index < channel.length; index++) {
         found.push({ do: 'arrive', at, from, index })
       }
+    }
+  }
+
+  /** Threads do not wait for the engine, whatever it is at. */
+  private answers(member: Member, found: Choice[]): void {
+    const at = member.rank
+    for (let from = 0; from < this.members.length; from++) {
+      this.channelOf(from, at).forEach((message, index) => {
+        if (member.mayAnswer(message)) found.push({ do: 'answer', at, from, index })
+      })
     }
   }
 
@@ -599,6 +668,10 @@ export class Cluster {
         return member.coherence.release(choice.page)
       case 'arrive':
         return this.arrive(member, choice.from, choice.index)
+      case 'serve':
+        return member.serve(this.channelOf(choice.from, choice.at).shift()!)
+      case 'answer':
+        return this.answer(member, choice.from, choice.index)
       case 'event':
         return this.stepEvent(member)
       case 'fault':
@@ -624,6 +697,12 @@ export class Cluster {
     member.fill(message)
     if (this.options.actions === 'batched') member.inbox.push(message)
     else member.onEvent(message)
+  }
+
+  private answer(member: Member, from: number, index: number): void {
+    const message = this.channelOf(from, member.rank).splice(index, 1)[0]
+    this.trace?.push(`    ${describe(message)}`)
+    member.takeAnswer(message)
   }
 
   private stepEvent(member: Member): void {
@@ -730,7 +809,9 @@ export class Cluster {
     if ((member.mmu[page] & ~allowed) !== 0) {
       this.fail(`${where} is ${stateText(state)}, and the MMU allows ${member.mmu[page]}`)
     }
-    const exact = this.options.parking !== true && this.options.placement !== 'cyclic'
+    const { parking, placement, direct } = this.options
+    // A thread that took its answer itself may have raised the page before an older action came.
+    const exact = parking !== true && placement !== 'cyclic' && direct !== true
     if (exact && member.mmu[page] !== allowed) {
       this.fail(`${where} is ${stateText(state)}, and the MMU allows only ${member.mmu[page]}`)
     }

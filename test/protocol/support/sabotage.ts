@@ -108,6 +108,11 @@ export const cases: readonly Case[] = [
     sabotage: { hastyDiscards: true },
     options: { actions: 'batched', discards: 'copies', members: 2, pages: 1 },
   },
+  {
+    name: 'a thread takes an answer that is not the last word',
+    sabotage: { hastyAnswers: true },
+    options: { direct: true },
+  },
   { name: 'nobody is woken', sabotage: { wake: false } },
   {
     name: 'one member is never told that another is down',

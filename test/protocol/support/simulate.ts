@@ -28,6 +28,7 @@ export function optionsOf(random: Random, fixed: Partial<ClusterOptions>): Clust
     discards: random.pick(['copies', 'copies', 'always', 'never', 'never']),
     prefetches: random.chance(0.5),
     parking: random.chance(0.3),
+    direct: random.chance(0.5),
     pins: random.pick([0, 0, 4]),
     holdGranted: () => random.chance(holds),
     sendFails: () => random.chance(unsent),
