@@ -30,6 +30,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("countWaiters", CountWaitersOf);
   add("die", Die);
   add("probe", Probe);
+  add("rdmaDevices", RdmaDevices);
   exports.Set("constants", Constants(env));
   return exports;
 }

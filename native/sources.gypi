@@ -18,6 +18,7 @@
       'native/transport/tcp/tcp_transport.cc',
       'native/transport/verbs/verbs_device.cc',
       'native/transport/verbs/verbs_frames.cc',
+      'native/transport/verbs/verbs_inventory.cc',
       'native/transport/verbs/verbs_library.cc',
       'native/transport/verbs/verbs_link.cc',
       'native/transport/verbs/verbs_transport.cc',

@@ -1,4 +1,6 @@
-import type { Machine } from './machine.js'
+import type { RdmaDeviceName } from '../cluster/rdma-device.js'
+import { checkAddress, checkMemlock, checkRdmaDevices } from './doctor-rdma.js'
+import { hasCapability, type Machine } from './machine.js'
 import { hasExternalSharedArrayBuffer, parseVersion } from './node-version.js'
 
 /** `note`: works, but could be better. `problem`: pagemesh cannot work like this. */
@@ -8,13 +10,24 @@ export interface Finding {
   readonly name: string
   readonly status: FindingStatus
   readonly value: string
+  /** More about it, line by line. */
+  readonly details?: readonly string[]
   /** What to do, where something is short of ideal. */
   readonly advice?: string
 }
 
 /** What a check finds out; its name comes from the table. */
-type Outcome = Omit<Finding, 'name'>
-type Check = (machine: Machine) => Outcome | Promise<Outcome>
+export type Outcome = Omit<Finding, 'name'>
+
+/** What members would be told that are to run here. */
+export interface DoctorRequest {
+  /** Where they listen. */
+  readonly host: string
+  readonly rdmaDevice: RdmaDeviceName | undefined
+  readonly transport: 'auto' | 'tcp' | 'verbs'
+}
+
+type Check = (machine: Machine, request: DoctorRequest) => Outcome | Promise<Outcome>
 
 const recommendedMaxMapCount = 1_048_576
 const defaultMaxMapCount = 65_530
@@ -34,13 +47,14 @@ const checks: readonly (readonly [name: string, check: Check])[] = [
   ['userfaultfd', checkUserfaultfd],
   ['overcommit', checkOvercommit],
   ['RDMA devices', checkRdmaDevices],
+  ['members listen on', checkAddress],
   ['memlock limit', checkMemlock],
 ]
 
 /** Runs every check, in the order in which they are shown. */
-export async function checkMachine(machine: Machine): Promise<Finding[]> {
+export async function checkMachine(machine: Machine, request: DoctorRequest): Promise<Finding[]> {
   const findings: Finding[] = []
-  for (const [name, check] of checks) findings.push({ name, ...(await check(machine)) })
+  for (const [name, check] of checks) findings.push({ name, ...(await check(machine, request)) })
   return findings
 }
 
@@ -218,63 +232,9 @@ export function checkOvercommit(machine: Machine): Outcome {
   }
 }
 
-export function checkRdmaDevices(machine: Machine): Outcome {
-  const devices = machine.list('/sys/class/infiniband')
-  if (devices.length > 0) return { status: 'ok', value: devices.join(', ') }
-  if (!hasSoftRoce(machine)) {
-    return {
-      status: 'note',
-      value: 'none, and no rdma_rxe module',
-      advice:
-        'Members talk TCP. RDMA needs a device, or a kernel that has rdma_rxe (SoftRoCE), such\n' +
-        'as the one in: sudo apt install linux-image-amd64',
-    }
-  }
-  const network = machine.list('/sys/class/net').find((name) => name !== 'lo') ?? 'eth0'
-  return {
-    status: 'note',
-    value: 'none; the rdma_rxe module is there',
-    advice:
-      'Members talk TCP. RDMA in software (SoftRoCE) can be switched on:\n' +
-      `sudo modprobe rdma_rxe && sudo rdma link add rxe0 type rxe netdev ${network}`,
-  }
-}
-
-function hasSoftRoce(machine: Machine): boolean {
-  if (machine.list('/sys/module').includes('rdma_rxe')) return true
-  const release = machine.readText('/proc/sys/kernel/osrelease')?.trim() ?? ''
-  return ['modules.dep', 'modules.builtin'].some((file) =>
-    machine.readText(`/lib/modules/${release}/${file}`)?.includes('/rdma_rxe.ko'),
-  )
-}
-
-export function checkMemlock(machine: Machine): Outcome {
-  const limits = machine.readText('/proc/self/limits') ?? ''
-  const soft = /^Max locked memory\s+(\S+)/m.exec(limits)?.[1]
-  if (soft === undefined) return { status: 'note', value: 'unknown' }
-  if (soft === 'unlimited') return { status: 'ok', value: soft }
-  const value = `${Math.floor(Number(soft) / 1024)} KiB`
-  if (machine.list('/sys/class/infiniband').length === 0) {
-    return { status: 'ok', value: `${value} (matters to RDMA only)` }
-  }
-  return {
-    status: 'note',
-    value,
-    advice:
-      'RDMA locks the whole of each region in memory. In the shell that starts the members:\n' +
-      'ulimit -l unlimited (as root, or after raising memlock in /etc/security/limits.conf)',
-  }
-}
-
 function readNumber(machine: Machine, path: string): number | undefined {
   const text = machine.readText(path)?.trim()
   return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined
-}
-
-function hasCapability(machine: Machine, capability: bigint): boolean {
-  const status = machine.readText('/proc/self/status') ?? ''
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1]
-  return effective !== undefined && ((BigInt(`0x${effective}`) >> capability) & 1n) === 1n
 }
 
 function oneLine(error: unknown): string {

@@ -1,4 +1,9 @@
-import { checkMachine, type Finding, type FindingStatus } from './doctor-checks.js'
+import {
+  checkMachine,
+  type DoctorRequest,
+  type Finding,
+  type FindingStatus,
+} from './doctor-checks.js'
 import type { Machine } from './machine.js'
 import { colour, paint, wantsColour } from './terminal.js'
 
@@ -11,10 +16,10 @@ const marks: Readonly<Record<FindingStatus, { readonly text: string; readonly co
 /** Prints what the machine can do. Returns the exit code: 1 if pagemesh cannot work on it. */
 export async function runDoctor(
   machine: Machine,
-  options: { readonly json: boolean },
+  options: DoctorRequest & { readonly json: boolean },
   output: NodeJS.WritableStream & { readonly isTTY?: boolean } = process.stdout,
 ): Promise<number> {
-  const findings = await checkMachine(machine)
+  const findings = await checkMachine(machine, options)
   const text = options.json
     ? `${JSON.stringify(findings, undefined, 2)}\n`
     : formatFindings(findings, wantsColour(output))
@@ -22,16 +27,16 @@ export async function runDoctor(
   return findings.some((finding) => finding.status === 'problem') ? 1 : 0
 }
 
-/** One line for each finding; advice stands below it, one line for each of its own. */
+/** One line for each finding; details and advice stand below it. */
 export function formatFindings(findings: readonly Finding[], coloured: boolean): string {
   const nameWidth = Math.max(0, ...findings.map((finding) => finding.name.length))
-  const adviceIndent = ' '.repeat(marks.ok.text.length + nameWidth + 4)
+  const indent = ' '.repeat(marks.ok.text.length + nameWidth + 4)
   let text = ''
-  for (const { name, status, value, advice } of findings) {
+  for (const { name, status, value, details = [], advice } of findings) {
     const mark = marks[status]
     const shown = coloured ? paint(mark.text, mark.code) : mark.text
     text += `${shown}  ${name.padEnd(nameWidth)}  ${value}\n`
-    for (const line of advice?.split('\n') ?? []) text += `${adviceIndent}${line}\n`
+    for (const line of [...details, ...(advice?.split('\n') ?? [])]) text += `${indent}${line}\n`
   }
   return text
 }

@@ -1,7 +1,9 @@
 import { constants as bufferConstants } from 'node:buffer'
+import { lookup } from 'node:dns/promises'
 import { accessSync, constants, readdirSync, readFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { availableParallelism, endianness } from 'node:os'
+import type { RdmaDevices } from '../native/rdma-devices.js'
 
 /** What the doctor's checks may ask of the machine, so that tests can be any machine. */
 export interface Machine {
@@ -23,6 +25,10 @@ export interface Machine {
   loadAddon(): Promise<void>
   /** Whether userfaultfd can be opened: for all faults, for those of user code, or not. */
   tryUserfaultfd(): Promise<'all' | 'user-mode' | 'no' | undefined>
+  /** Undefined if the native addon does not load. */
+  rdmaDevices(): Promise<RdmaDevices | undefined>
+  /** The IP address of a host; undefined if there is none. */
+  addressOf(host: string): Promise<string | undefined>
   /** Resolves if a byte goes through a TCP connection over loopback. */
   tryLoopback(): Promise<void>
 }
@@ -52,7 +58,16 @@ export const realMachine: Machine = {
     }) ?? false,
   loadAddon,
   tryUserfaultfd,
+  rdmaDevices,
+  addressOf,
   tryLoopback,
+}
+
+/** Whether this process has a capability, by its number, in its own user namespace. */
+export function hasCapability(machine: Pick<Machine, 'readText'>, capability: bigint): boolean {
+  const status = machine.readText('/proc/self/status') ?? ''
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1]
+  return effective !== undefined && ((BigInt(`0x${effective}`) >> capability) & 1n) === 1n
 }
 
 async function loadAddon(): Promise<void> {
@@ -68,6 +83,23 @@ async function tryUserfaultfd(): Promise<'all' | 'user-mode' | 'no' | undefined>
     return probe.userfaultfdUserMode ? 'user-mode' : 'no'
   } catch {
     return undefined // the addon has a check of its own
+  }
+}
+
+async function rdmaDevices(): Promise<RdmaDevices | undefined> {
+  const addon = await import('../native/addon.js')
+  try {
+    return addon.loadAddon().rdmaDevices()
+  } catch {
+    return undefined // as above
+  }
+}
+
+async function addressOf(host: string): Promise<string | undefined> {
+  try {
+    return (await lookup(host)).address
+  } catch {
+    return undefined
   }
 }
 

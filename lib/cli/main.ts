@@ -1,9 +1,16 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
+import { defaultHost } from '../cluster/launch-environment.js'
 import { lastValue, parseLeadingOptions } from './arguments.js'
 import { runDoctor } from './doctor.js'
 import { realMachine } from './machine.js'
-import { parseRunArguments, runHelp } from './run-options.js'
+import {
+  checkHost,
+  checkRdmaDevice,
+  checkTransport,
+  parseRunArguments,
+  runHelp,
+} from './run-options.js'
 import { runMembers } from './run.js'
 import { UsageError, usageExitCode } from './usage.js'
 
@@ -19,15 +26,19 @@ Options:
       --version  show the version
 `
 
-const doctorHelp = `Usage: pagemesh doctor [--json]
+const doctorHelp = `Usage: pagemesh doctor [options]
 
 Shows what this machine can do for pagemesh. The exit code is 1 if pagemesh
-cannot work here at all.
+cannot work here at all, or not over verbs where verbs were asked for.
 
 Options:
-      --json     print an array of {name, status, value, advice?}
-  -h, --help     show this help
-      --version  show the version
+      --host <address>        where members would listen (default: PAGEMESH_HOST,
+                              or loopback), to tell which RDMA port they would use
+      --rdma-device <device>  which one they would be told to use, as in pagemesh run
+      --transport <name>      how they would be told to reach each other
+      --json                  print an array of {name, status, value, details?, advice?}
+  -h, --help                  show this help
+      --version               show the version
 `
 
 function version(): string {
@@ -52,13 +63,27 @@ async function run(args: readonly string[]): Promise<number> {
 async function doctor(args: readonly string[]): Promise<number> {
   const parsed = parseLeadingOptions(args, {
     json: { type: 'boolean' },
+    host: { type: 'string' },
+    'rdma-device': { type: 'string' },
+    transport: { type: 'string' },
     help: { type: 'boolean', short: 'h' },
     version: { type: 'boolean' },
   })
   if (parsed.values.has('help')) return print(doctorHelp)
   if (parsed.values.has('version')) return print(`${version()}\n`)
   if (parsed.rest.length > 0) throw new UsageError(`unexpected '${parsed.rest.join(' ')}'`)
-  return runDoctor(realMachine, { json: lastValue(parsed, 'json') !== undefined })
+  const { PAGEMESH_HOST, PAGEMESH_RDMA_DEVICE, PAGEMESH_TRANSPORT } = process.env
+  return runDoctor(realMachine, {
+    json: parsed.values.has('json'),
+    host: checkHost(lastValue(parsed, 'host')) ?? PAGEMESH_HOST ?? defaultHost,
+    rdmaDevice:
+      checkRdmaDevice(lastValue(parsed, 'rdma-device'), '--rdma-device') ??
+      checkRdmaDevice(PAGEMESH_RDMA_DEVICE, 'PAGEMESH_RDMA_DEVICE'),
+    transport:
+      checkTransport(lastValue(parsed, 'transport'), '--transport') ??
+      checkTransport(PAGEMESH_TRANSPORT, 'PAGEMESH_TRANSPORT') ??
+      'auto',
+  })
 }
 
 async function dispatch(args: readonly string[]): Promise<number> {

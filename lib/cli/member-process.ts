@@ -52,6 +52,7 @@ export function memberEnvironment(
     PAGEMESH_LIFELINE_FD: String(lifelineFd),
     ...(plan.host === undefined ? {} : { PAGEMESH_HOST: plan.host }),
     ...(plan.transport === undefined ? {} : { PAGEMESH_TRANSPORT: plan.transport }),
+    ...(plan.rdmaDevice === undefined ? {} : { PAGEMESH_RDMA_DEVICE: plan.rdmaDevice }),
     ...(plan.joinTimeoutMs === undefined
       ? {}
       : { PAGEMESH_JOIN_TIMEOUT_MS: String(plan.joinTimeoutMs) }),

@@ -3,11 +3,11 @@ import { createRequire } from 'node:module'
 import { constants } from 'node:os'
 import path from 'node:path'
 import { maxMeshSize as maxMembers } from '../cluster/launch-environment.js'
+import { parseRdmaDevice, type RdmaDeviceName } from '../cluster/rdma-device.js'
 import { lastValue, parseLeadingOptions, type OptionTable } from './arguments.js'
 import { typescriptSupport } from './node-version.js'
 import { UsageError } from './usage.js'
 
-const transports = ['auto', 'tcp', 'verbs']
 const maxTimeoutMs = 2 ** 31 - 1
 
 /** What `pagemesh run` was asked to do, checked. */
@@ -19,7 +19,9 @@ export interface RunPlan {
   readonly host: string | undefined
   readonly joinTimeoutMs: number | undefined
   /** How members reach each other; auto unless given. */
-  readonly transport: string | undefined
+  readonly transport: 'auto' | 'tcp' | 'verbs' | undefined
+  /** Which RDMA device, if the address does not tell. */
+  readonly rdmaDevice: string | undefined
   /** Arguments for the runtime itself, before the script. */
   readonly nodeArgs: readonly string[]
   /** Absolute path. */
@@ -34,6 +36,7 @@ const table: OptionTable = {
   host: { type: 'string' },
   'join-timeout': { type: 'string' },
   transport: { type: 'string' },
+  'rdma-device': { type: 'string' },
   'node-arg': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
@@ -51,6 +54,8 @@ Options:
       --host <address>    address the members listen on (default: loopback only)
       --join-timeout <ms> how long join() waits for all members
       --transport <name>  how members reach each other: auto, tcp or verbs (RDMA)
+      --rdma-device <dev> RDMA device, as name, name:port or name:port:gid-index
+                          (default: the one with the address of --host)
       --node-arg <arg>    argument for Node.js itself, such as
                           --node-arg=--max-old-space-size=4096 (repeatable)
   -h, --help              show this help
@@ -71,13 +76,11 @@ export function parseRunArguments(
   if (parsed.values.has('version')) return 'version'
 
   const memberCount = parseMemberCount(lastValue(parsed, 'members'))
-  const host = lastValue(parsed, 'host')
-  if (host?.trim() === '') throw new UsageError('--host needs an address')
+  const host = checkHost(lastValue(parsed, 'host'))
   const joinTimeoutMs = parseTimeout(lastValue(parsed, 'join-timeout'))
-  const transport = lastValue(parsed, 'transport')
-  if (transport !== undefined && !transports.includes(transport)) {
-    throw new UsageError(`--transport must be auto, tcp or verbs, not '${transport}'`)
-  }
+  const transport = checkTransport(lastValue(parsed, 'transport'), '--transport')
+  const rdmaDevice = lastValue(parsed, 'rdma-device')
+  checkRdmaDevice(rdmaDevice, '--rdma-device')
   const nodeArgs = parsed.values.get('node-arg') ?? []
   if (nodeArgs.length > 0 && !nodeArgs[0].startsWith('-')) {
     throw new UsageError(`--node-arg must be an option of Node.js, not '${nodeArgs[0]}'`)
@@ -92,10 +95,37 @@ export function parseRunArguments(
     host,
     joinTimeoutMs,
     transport,
+    rdmaDevice,
     nodeArgs: withTypescript(script, nodeArgs, environment, nodeVersion),
     script: path.resolve(scriptName),
     scriptArgs: parsed.rest.slice(1),
   }
+}
+
+/** @throws UsageError if it is empty. */
+export function checkHost(host: string | undefined): string | undefined {
+  if (host?.trim() === '') throw new UsageError('--host needs an address')
+  return host
+}
+
+/** @throws UsageError naming `source` if there is no such transport. */
+export function checkTransport(
+  text: string | undefined,
+  source: string,
+): 'auto' | 'tcp' | 'verbs' | undefined {
+  if (text === undefined || text === 'auto' || text === 'tcp' || text === 'verbs') return text
+  throw new UsageError(`${source} must be auto, tcp or verbs, not '${text}'`)
+}
+
+/** @throws UsageError naming `source` if the text cannot be a device. */
+export function checkRdmaDevice(
+  text: string | undefined,
+  source: string,
+): RdmaDeviceName | undefined {
+  if (text === undefined) return undefined
+  const parsed = parseRdmaDevice(text)
+  if (typeof parsed === 'string') throw new UsageError(`${source} is '${text}'; ${parsed}`)
+  return parsed
 }
 
 function parseMemberCount(text: string | undefined): number {

@@ -5,6 +5,7 @@ import { isAbsolute } from 'node:path'
 import { PagemeshError } from '../errors.js'
 import { type Address, formatAddress } from './joiner.js'
 import { generateKey, parseKey } from './key.js'
+import { parseRdmaDevice, type RdmaDeviceName } from './rdma-device.js'
 
 /** The most members that a mesh can have: copysets are bitmaps of 32 bits. */
 export const maxMeshSize = 32
@@ -12,7 +13,7 @@ export const maxMeshSize = 32
 export const defaultJoinTimeoutMs = 30_000
 
 const maxTimeoutMs = 2 ** 31 - 1
-const defaultHost = '127.0.0.1'
+export const defaultHost = '127.0.0.1'
 
 /**
  * Where rank 0 is found: an address at which it listens, or a file in which it publishes one.
@@ -33,8 +34,8 @@ export interface LaunchOptions {
   readonly host: string
   readonly joinTimeoutMs: number
   readonly transport: 'auto' | 'tcp' | 'verbs'
-  /** device:port:gid-index, or empty. */
-  readonly rdmaDevice: string
+  /** Undefined: the one that has the address `host`. */
+  readonly rdmaDevice: RdmaDeviceName | undefined
 }
 
 /** What a program may say itself; each goes before its variable. */
@@ -56,7 +57,11 @@ export interface LaunchOverrides {
    * device and TCP elsewhere; auto if nothing is said.
    */
   transport?: 'auto' | 'tcp' | 'verbs' | undefined
-  /** PAGEMESH_RDMA_DEVICE: `device:port:gid-index`, if the address does not tell which one. */
+  /**
+   * PAGEMESH_RDMA_DEVICE: `device`, `device:port` or `device:port:gid-index`. What is left out is
+   * the port and the RoCE v2 GID with the address of `host`, or else the first. Without any, the
+   * device is the one that has that address.
+   */
   rdmaDevice?: string | undefined
 }
 
@@ -116,7 +121,7 @@ export function readLaunchOptions(
         ? defaultJoinTimeoutMs
         : readInteger(timeoutSetting, 1, maxTimeoutMs, 'milliseconds'),
     transport: transportSetting === undefined ? 'auto' : readTransport(transportSetting),
-    rdmaDevice: deviceSetting === undefined ? '' : readDevice(deviceSetting),
+    rdmaDevice: deviceSetting === undefined ? undefined : readDevice(deviceSetting),
   }
 }
 
@@ -192,11 +197,12 @@ function readTransport({ source, value }: Setting): 'auto' | 'tcp' | 'verbs' {
   )
 }
 
-function readDevice({ source, value }: Setting): string {
-  if (typeof value === 'string' && /^[\w.-]{1,64}:\d{1,3}:\d{1,3}$/.test(value)) return value
+function readDevice({ source, value }: Setting): RdmaDeviceName {
+  const parsed = typeof value === 'string' ? parseRdmaDevice(value) : 'expected a string'
+  if (typeof parsed !== 'string') return parsed
   throw new PagemeshError(
     'ERR_PAGEMESH_INVALID_ARGUMENT',
-    `${source} holds ${show(value)}; expected device:port:gid-index, such as rxe0:1:1`,
+    `${source} holds ${show(value)}; ${parsed}`,
   )
 }
 

@@ -1,4 +1,5 @@
 import type { MessagePort } from 'node:worker_threads'
+import type { RdmaDeviceName } from '../cluster/rdma-device.js'
 import type { PagemeshErrorCode } from '../errors.js'
 import type { TransportPolicy } from './link-setup.js'
 import type { Placement } from '../protocol/placement.js'
@@ -84,8 +85,8 @@ export interface EngineData {
   readonly rendezvousFile: string | undefined
   readonly joinTimeoutMs: number
   readonly transport: TransportPolicy
-  /** Which RDMA device to use, as device:port:gid-index; empty to find one by address. */
-  readonly rdmaDevice: string
+  /** Which RDMA device to use; undefined for the one that has the address of `listen`. */
+  readonly rdmaDevice: RdmaDeviceName | undefined
   readonly heartbeatTimeoutMs: number
   readonly port: MessagePort
   /** Its first word counts answers, for threads that wait for one without their event loop. */

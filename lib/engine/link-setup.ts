@@ -1,4 +1,5 @@
 import { PagemeshError } from '../errors.js'
+import { chooseRdmaPort, type RdmaWish } from '../native/rdma-devices.js'
 import { Kind } from '../protocol/messages.js'
 import type { EngineContext } from './context.js'
 
@@ -11,9 +12,16 @@ export interface TransportReport {
   readonly detail: string
 }
 
+interface LinkOptions {
+  readonly policy: TransportPolicy
+  /** Where this member listens. */
+  readonly host: string
+  readonly device: RdmaWish | undefined
+}
+
 /** The first byte of a LinkControl blob. */
 const Say = { no: 0, offer: 1, ready: 2 } as const
-const MAX_OFFER_BYTES = 256
+const MAX_OFFER_BYTES = 1024 // or a reason
 
 interface Peer {
   mine: 'nothing' | 'no' | 'offer' | 'ready'
@@ -35,7 +43,7 @@ export class LinkSetup {
 
   constructor(
     private readonly context: EngineContext,
-    private readonly options: { policy: TransportPolicy; host: string; device: string },
+    private readonly options: LinkOptions,
     private readonly done: (result: TransportReport | PagemeshError) => void,
   ) {
     for (let rank = 0; rank < context.size; rank++) {
@@ -87,8 +95,14 @@ export class LinkSetup {
 
   private openDevice(): boolean {
     const { addon, session, rank } = this.context
+    const { policy, host, device } = this.options
+    const choice = chooseRdmaPort(addon.rdmaDevices(), host, device, policy === 'verbs')
+    if ('obstacle' in choice) {
+      this.detail = choice.obstacle
+      return false
+    }
     try {
-      this.detail = addon.openLinks(session, this.options.host, this.options.device, rank)
+      this.detail = addon.openLinks(session, choice.device, choice.port, choice.gidIndex, rank)
       return true
     } catch (error) {
       this.detail = (error as Error).message

@@ -1,6 +1,7 @@
 import { constants as bufferConstants } from 'node:buffer'
 import { createRequire } from 'node:module'
 import { PagemeshError } from '../errors.js'
+import type { RdmaDevices } from './rdma-devices.js'
 
 /** What `probe` finds out about this machine and process. */
 export interface Probe {
@@ -79,11 +80,10 @@ export interface Addon {
   bindRank(session: number, connection: number, rank: number): boolean
   closeConnection(session: number, connection: number): void
   /**
-   * Opens an RDMA device for links: the one with the address `host`, or `choice`, which is
-   * 'device:port:gid-index' or ''. Throws an Error that says why there is none.
-   * @returns which device
+   * Opens an RDMA device for links. Throws an Error that says why it cannot be used.
+   * @returns what it is like
    */
-  openLinks(session: number, host: string, choice: string, rank: number): string
+  openLinks(session: number, device: string, port: number, gidIndex: number, rank: number): string
   /** Makes an offer for a link to a member (0), takes its offer (1), or uses the link (2). */
   link(session: number, step: 0, rank: number): Uint8Array
   link(session: number, step: 1, rank: number, offer: Uint8Array): undefined
@@ -126,6 +126,8 @@ export interface Addon {
   /** Writes the message to stderr and ends the process at once, from any thread. */
   die(message: string, exitCode: number): never
   probe(): Probe
+  /** Opens each device for a moment to look at it. */
+  rdmaDevices(): RdmaDevices
   readonly constants: Readonly<Record<string, number>>
 }
 

@@ -34,6 +34,7 @@ Napi::Value CountWaitersOf(const Napi::CallbackInfo& info);
 
 // exports_machine.cc
 Napi::Value Probe(const Napi::CallbackInfo& info);
+Napi::Value RdmaDevices(const Napi::CallbackInfo& info);
 Napi::Object Constants(Napi::Env env);
 
 }  // namespace pagemesh

@@ -7,6 +7,7 @@
 #include "base/unique_fd.h"
 #include "binding/exports.h"
 #include "binding/session.h"
+#include "transport/verbs/verbs_inventory.h"
 
 namespace pagemesh {
 namespace {
@@ -18,6 +19,39 @@ namespace {
 bool CanOpenUserfaultfd(int flags) {
   const UniqueFd fd(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | flags)));
   return fd.valid();
+}
+
+template <typename Item, typename Convert>
+Napi::Array ArrayOf(Napi::Env env, const std::vector<Item>& items, Convert convert) {
+  Napi::Array array = Napi::Array::New(env, items.size());
+  for (uint32_t i = 0; i < items.size(); i++) {
+    Napi::Object object = Napi::Object::New(env);
+    convert(items[i], object);
+    array.Set(i, object);
+  }
+  return array;
+}
+
+void WriteGid(const RdmaGid& gid, Napi::Object into) {
+  into.Set("index", gid.index);
+  into.Set("address", gid.address);
+  into.Set("kind", gid.kind);
+  into.Set("network", gid.network);
+}
+
+void WritePort(const RdmaPort& port, Napi::Object into) {
+  into.Set("number", port.number);
+  into.Set("state", port.state);
+  into.Set("linkLayer", port.link_layer);
+  into.Set("activeMtuBytes", port.active_mtu_bytes);
+  into.Set("gids", ArrayOf(into.Env(), port.gids, WriteGid));
+}
+
+void WriteDevice(const RdmaDevice& device, Napi::Object into) {
+  into.Set("name", device.name);
+  into.Set("hasProvider", device.has_provider);
+  into.Set("errno", device.error);
+  into.Set("ports", ArrayOf(into.Env(), device.ports, WritePort));
 }
 
 }  // namespace
@@ -34,6 +68,15 @@ Napi::Value Probe(const Napi::CallbackInfo& info) {
   result.Set("nodeApiSharedBuffers", Napi::Boolean::New(env, create != nullptr));
   result.Set("mapBoundaryLimit", Napi::Number::New(env, ProtectionBudget::limit()));
   result.Set("mapBoundaries", Napi::Number::New(env, ProtectionBudget::boundaries()));
+  return result;
+}
+
+// rdmaDevices(): which there are, and what stands in the way of using them.
+Napi::Value RdmaDevices(const Napi::CallbackInfo& info) {
+  const RdmaInventory inventory = ListRdmaDevices();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("unavailable", inventory.unavailable);
+  result.Set("devices", ArrayOf(info.Env(), inventory.devices, WriteDevice));
   return result;
 }
 

@@ -107,17 +107,18 @@ Napi::Value CloseConnection(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// openLinks(session, host, choice, rank): what was opened; throws with why not.
+// openLinks(session, device, port, gidIndex, rank): what was opened; throws with why not.
 Napi::Value OpenLinks(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  if (!info[1].IsString() || !info[2].IsString()) {
+  const uint32_t port = Uint32Argument(info, 2), gid_index = Uint32Argument(info, 3);
+  if (!info[1].IsString() || port > UINT8_MAX || gid_index > UINT8_MAX) {
     return ThrowErrno(info.Env(), "openLinks", EINVAL);
   }
+  const RdmaAddress at = {info[1].As<Napi::String>().Utf8Value(), static_cast<uint8_t>(port),
+                          static_cast<uint8_t>(gid_index)};
   std::string what;
-  const bool open = session->transport()->OpenLinks(info[1].As<Napi::String>().Utf8Value(),
-                                                    info[2].As<Napi::String>().Utf8Value(),
-                                                    Int32Argument(info, 3), &what);
+  const bool open = session->transport()->OpenLinks(at, Int32Argument(info, 4), &what);
   if (open) return Napi::String::New(info.Env(), what);
   Napi::Error::New(info.Env(), what).ThrowAsJavaScriptException();
   return info.Env().Undefined();

@@ -31,6 +31,13 @@ struct RegionMemory {
   uint32_t page_bytes = 0;
 };
 
+// One port of an RDMA device, and the address that it uses there.
+struct RdmaAddress {
+  std::string device;
+  uint8_t port = 0;
+  uint8_t gid_index = 0;
+};
+
 // Receives what arrives. Every call is made by the engine thread from within Transport functions.
 class TransportClient {
  public:
@@ -98,9 +105,8 @@ class Transport {
 
   // Links: a faster way to a member, agreed on over its connection before any record was sent.
   // Engine thread. What a transport without links says:
-  // Opens the device for `host`, or the one that `choice` names. `*what` says which, or why not.
-  virtual bool OpenLinks(const std::string& /*host*/, const std::string& /*choice*/, int /*rank*/,
-                         std::string* what) {
+  // Opens a device for links. `*what` says what it is like, or why it cannot be used.
+  virtual bool OpenLinks(const RdmaAddress& /*at*/, int /*rank*/, std::string* what) {
     *what = "pagemesh was built without the RDMA headers (libibverbs-dev)";
     return false;
   }

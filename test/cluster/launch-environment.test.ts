@@ -41,13 +41,38 @@ t.test('the launcher may say everything', async (t) => {
       host: '10.0.0.7',
       joinTimeoutMs: 1500,
       transport: 'verbs',
-      rdmaDevice: 'rxe0:1:1',
+      rdmaDevice: { device: 'rxe0', port: 1, gidIndex: 1 },
     },
   )
-  for (const wrong of [{ PAGEMESH_TRANSPORT: 'udp' }, { PAGEMESH_RDMA_DEVICE: 'rxe0' }]) {
-    const code = 'ERR_PAGEMESH_INVALID_ARGUMENT'
-    t.throws(() => readLaunchOptions({ ...whole, ...wrong }), { code })
-  }
+  const code = 'ERR_PAGEMESH_INVALID_ARGUMENT'
+  t.throws(() => readLaunchOptions({ ...whole, PAGEMESH_TRANSPORT: 'udp' }), { code })
+})
+
+t.test('an RDMA device may be named in part', async (t) => {
+  const parsed = (text: string) =>
+    readLaunchOptions({ ...whole, PAGEMESH_RDMA_DEVICE: text }).rdmaDevice
+  t.strictSame(parsed('mlx5_0'), { device: 'mlx5_0', port: undefined, gidIndex: undefined })
+  t.strictSame(parsed('rocep1s0f0:2'), { device: 'rocep1s0f0', port: 2, gidIndex: undefined })
+  t.strictSame(parsed('a.b-c:255:0'), { device: 'a.b-c', port: 255, gidIndex: 0 })
+  const wrong: [text: string, message: RegExp][] = [
+    ['', /PAGEMESH_RDMA_DEVICE holds ""; expected device, device:port or device:port:gid-index/],
+    [':1:1', /expected device,/],
+    ['rxe0:', /expected device,/],
+    ['rxe0:one', /expected device,/],
+    ['rxe0:1:', /expected device,/],
+    ['rxe0:1:-1', /expected device,/],
+    ['rxe0:1:1:1', /expected device,/],
+    ['rxe0 ', /expected device,/],
+    ['../rxe0', /expected device,/],
+    ['r'.repeat(64), /expected device,/],
+    ['rxe0:0', /its port must be from 1 to 255/],
+    ['rxe0:256', /its port must be from 1 to 255/],
+    ['rxe0:1:256', /its GID index must be from 0 to 255/],
+  ]
+  const code = 'ERR_PAGEMESH_INVALID_ARGUMENT'
+  for (const [text, message] of wrong) t.throws(() => parsed(text), { code, message }, text)
+  const notText = { rdmaDevice: 7 as unknown as string }
+  t.throws(() => readLaunchOptions({}, notText), { code, message: /holds 7; expected a string/ })
 })
 
 t.test('the program may say everything, and goes before the launcher', async (t) => {
@@ -63,7 +88,7 @@ t.test('the program may say everything, and goes before the launcher', async (t)
     ...own,
     rendezvous: { kind: 'file', path: '/tmp/here' },
     transport: 'auto',
-    rdmaDevice: '',
+    rdmaDevice: undefined,
   }
   t.strictSame(readLaunchOptions({}, own), expected)
   t.strictSame(readLaunchOptions(whole, own), expected)

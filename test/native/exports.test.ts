@@ -1,3 +1,4 @@
+import { existsSync, readdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import {
@@ -37,6 +38,7 @@ const declared: Record<keyof Addon, 'function' | 'object'> = {
   countWaiters: 'function',
   die: 'function',
   probe: 'function',
+  rdmaDevices: 'function',
   constants: 'object',
 }
 
@@ -167,9 +169,10 @@ t.test('stop and wake of a session that is gone do nothing', async (t) => {
 
 t.test('links where there is no device', async (t) => {
   const session = createSession(t, 0, 2)
-  // An address that no device can have: TEST-NET-1, RFC 5737.
-  t.throws(() => addon.openLinks(session, '192.0.2.1', '', 0), { message: /./ })
-  t.throws(() => addon.openLinks(session, '192.0.2.1', 'none0:1:1', 0), { message: /./ })
+  t.throws(() => addon.openLinks(session, 'none0', 1, 1, 0), { message: /./ })
+  const wrong = failure(constants.errno.EINVAL, 'openLinks')
+  t.throws(() => addon.openLinks(session, 'none0', 256, 1, 0), wrong)
+  t.throws(() => addon.openLinks(session, 'none0', 1, 256, 0), wrong)
   t.throws(() => addon.link(session, 0, 1), failure(constants.errno.ENODEV, 'link'))
   t.throws(() => addon.link(session, 1, 1, new Uint8Array(32)), failure(constants.errno.EPROTO))
   t.equal(addon.linkRecords(session), 0)
@@ -298,6 +301,18 @@ t.test('word operations', async (t) => {
   }
   t.equal(addon.atomic(session, 0, 1, 4092, 32, 1, 7n, 0n), 0n)
   t.equal(addon.atomic(session, 0, 1, 4088, 64, 0, 0n, 0n), 7n << 32n)
+})
+
+t.test('RDMA devices: those of the kernel, whether they can be used or not', async (t) => {
+  const { unavailable, devices } = addon.rdmaDevices()
+  t.type(unavailable, 'string')
+  const folder = '/sys/class/infiniband'
+  const names = existsSync(folder) ? readdirSync(folder).sort() : []
+  t.same(
+    devices.map(({ name }) => name),
+    names,
+  )
+  if (unavailable !== '') t.notOk(devices.some(({ hasProvider }) => hasProvider))
 })
 
 t.test('probe', async (t) => {

@@ -20,6 +20,8 @@ t.test('a plain run', async (t) => {
     prefix: true,
     host: undefined,
     joinTimeoutMs: undefined,
+    transport: undefined,
+    rdmaDevice: undefined,
     nodeArgs: [],
     script: path.resolve(script),
     scriptArgs: [],
@@ -30,6 +32,7 @@ t.test('all options, and arguments that belong to the script', async (t) => {
   const args = [
     ...['--members=32', '--keep-going', '--no-prefix', '--host', '10.0.0.1'],
     ...['--join-timeout', '500', '--node-arg=--expose-gc', '--node-arg', '--no-warnings'],
+    ...['--transport', 'verbs', '--rdma-device', 'rxe0:1'],
     ...[script, '-n', '9', '--unknown', '--', '--help'],
   ]
   t.same(parseRunArguments(args, {}), {
@@ -38,6 +41,8 @@ t.test('all options, and arguments that belong to the script', async (t) => {
     prefix: false,
     host: '10.0.0.1',
     joinTimeoutMs: 500,
+    transport: 'verbs',
+    rdmaDevice: 'rxe0:1',
     nodeArgs: ['--expose-gc', '--no-warnings'],
     script: path.resolve(script),
     scriptArgs: ['-n', '9', '--unknown', '--', '--help'],
@@ -87,6 +92,12 @@ t.test('mistakes get one line that names them', async (t) => {
     [['-n', '2', '--host', ' ', script], /--host needs an address/],
     [['-n', '2', '--join-timeout', '0', script], /--join-timeout .* not '0'/],
     [['-n', '2', '--join-timeout', '2147483648', script], /--join-timeout/],
+    [
+      ['-n', '2', '--transport', 'udp', script],
+      /--transport must be auto, tcp or verbs, not 'udp'/,
+    ],
+    [['-n', '2', '--rdma-device', 'rxe0:x', script], /--rdma-device is 'rxe0:x'; expected device/],
+    [['-n', '2', '--rdma-device', 'rxe0:0', script], /'rxe0:0'; its port must be from 1 to 255/],
     [['-n', '2', '--node-arg', 'x.js', script], /--node-arg must be an option of Node.js/],
   ]
   for (const [args, message] of cases) {

@@ -54,6 +54,7 @@ const runTable: OptionTable = {
   'keep-going': { type: 'boolean' },
   'no-prefix': { type: 'boolean' },
   'join-timeout': { type: 'string' },
+  'rdma-device': { type: 'string' },
   'node-arg': { type: 'string' },
 }
 
@@ -80,8 +81,8 @@ Options:
       --accel <tcg|kvm>   how QEMU runs the processor (default: tcg, emulation)
   -h, --help              show this help
 
-run also takes -n, --keep-going, --no-prefix, --join-timeout and --node-arg of
-pagemesh run. Standard input is passed on unless it is a terminal. The exit code
+run also takes -n, --keep-going, --no-prefix, --join-timeout, --rdma-device and
+--node-arg of pagemesh run. Standard input is passed on unless it is a terminal. The exit code
 is the program's.
 `
 

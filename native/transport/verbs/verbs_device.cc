@@ -2,7 +2,6 @@
 
 #if PAGEMESH_HAS_VERBS
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,77 +15,6 @@
 
 namespace pagemesh {
 namespace {
-
-constexpr int kMaxGids = 256;
-
-// RoCE writes an IPv4 address as an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) into the GID.
-bool GidOf(const std::string& host, ibv_gid* gid) {
-  memset(gid->raw, 0, sizeof(gid->raw));
-  if (inet_pton(AF_INET6, host.c_str(), gid->raw) == 1) return true;
-  gid->raw[10] = gid->raw[11] = 0xff;
-  return inet_pton(AF_INET, host.c_str(), gid->raw + 12) == 1;
-}
-
-// libibverbs tells the kind of a GID only through an extended call; sysfs has it on all versions.
-bool IsRoceV2(const std::string& device, int port, int index) {
-  const std::string path = "/sys/class/infiniband/" + device + "/ports/" + std::to_string(port) +
-                           "/gid_attrs/types/" + std::to_string(index);
-  FILE* file = fopen(path.c_str(), "re");
-  if (file == nullptr) return false;
-  char text[32] = {};
-  const bool read = fgets(text, sizeof(text), file) != nullptr;
-  fclose(file);
-  return read && strncmp(text, "RoCE v2", 7) == 0;
-}
-
-bool ParseChoice(const std::string& choice, VerbsPort* port) {
-  const size_t first = choice.find(':');
-  const size_t second = first == std::string::npos ? first : choice.find(':', first + 1);
-  if (second == std::string::npos) return false;
-  port->device = choice.substr(0, first);
-  port->port = static_cast<uint8_t>(atoi(choice.c_str() + first + 1));
-  port->gid_index = atoi(choice.c_str() + second + 1);
-  return port->port > 0 && port->gid_index >= 0 && port->gid_index < kMaxGids;
-}
-
-class DeviceList {
- public:
-  explicit DeviceList(const VerbsLibrary* verbs) : verbs_(verbs) {
-    list_ = verbs->get_device_list(&count_);
-  }
-  ~DeviceList() {
-    if (list_ != nullptr) verbs_->free_device_list(list_);
-  }
-  DeviceList(const DeviceList&) = delete;
-  DeviceList& operator=(const DeviceList&) = delete;
-  int count() const { return list_ == nullptr ? 0 : count_; }
-  ibv_device* at(int index) const { return list_[index]; }
-
- private:
-  const VerbsLibrary* const verbs_;
-  ibv_device** list_;
-  int count_ = 0;
-};
-
-// Finds the GID of `host` on one device; fills `port`.
-bool FindPort(const VerbsLibrary& verbs, ibv_context* context, const ibv_gid& wanted,
-              const std::string& device, VerbsPort* port) {
-  ibv_device_attr attributes = {};
-  if (verbs.query_device(context, &attributes) != 0) return false;
-  for (int number = 1; number <= attributes.phys_port_cnt; number++) {
-    for (int index = 0; index < kMaxGids; index++) {
-      ibv_gid gid = {};
-      if (verbs.query_gid(context, static_cast<uint8_t>(number), index, &gid) != 0) break;
-      if (memcmp(gid.raw, wanted.raw, sizeof(gid.raw)) != 0) continue;
-      if (!IsRoceV2(device, number, index)) continue;
-      port->device = device;
-      port->port = static_cast<uint8_t>(number);
-      port->gid_index = index;
-      return true;
-    }
-  }
-  return false;
-}
 
 bool CheckPort(const VerbsLibrary& verbs, ibv_context* context, VerbsPort* port, std::string* why) {
   ibv_port_attr attributes = {};
@@ -105,43 +33,57 @@ bool CheckPort(const VerbsLibrary& verbs, ibv_context* context, VerbsPort* port,
   return true;
 }
 
+// The kernel asks for CAP_IPC_LOCK in the first user namespace. A container's root may have it in
+// its own only, which looks alike but for the map of users; as in lib/cli/doctor-rdma.ts.
+bool MayLockAnything() {
+  constexpr int kCapIpcLock = 14;
+  constexpr unsigned long kAllUsers = 0xffffffff;
+  unsigned long long effective = 0;
+  unsigned long inside = 1, outside = 1, count = 0;
+  char line[256];
+  FILE* status = fopen("/proc/self/status", "re");
+  while (status != nullptr && fgets(line, sizeof(line), status) != nullptr) {
+    if (strncmp(line, "CapEff:", 7) == 0) effective = strtoull(line + 7, nullptr, 16);
+  }
+  if (status != nullptr) fclose(status);
+  FILE* users = fopen("/proc/self/uid_map", "re");
+  if (users != nullptr && fgets(line, sizeof(line), users) != nullptr) {
+    char* next = line;
+    inside = strtoul(next, &next, 10);
+    outside = strtoul(next, &next, 10);
+    count = strtoul(next, &next, 10);
+  }
+  if (users != nullptr) fclose(users);
+  const bool first_namespace = inside == 0 && outside == 0 && count == kAllUsers;
+  return first_namespace && (effective >> kCapIpcLock & 1) != 0;
+}
+
 }  // namespace
 
-std::unique_ptr<VerbsDevice> VerbsDevice::Open(const std::string& host, const std::string& choice,
-                                               int members, std::string* why) {
+std::unique_ptr<VerbsDevice> VerbsDevice::Open(const RdmaAddress& at, int members,
+                                               std::string* why) {
   const char* missing = nullptr;
   const VerbsLibrary* verbs = VerbsLibrary::Load(&missing);
   if (verbs == nullptr) {
     *why = missing;
     return nullptr;
   }
-  VerbsPort port;
-  ibv_gid wanted;
-  if (!choice.empty() && !ParseChoice(choice, &port)) {
-    *why = "'" + choice + "' is not device:port:gid-index";
-    return nullptr;
-  }
-  if (!GidOf(host, &wanted)) {
-    *why = host + " is no address";
-    return nullptr;
-  }
-  const DeviceList list(verbs);
-  *why = list.count() == 0 ? "there is no RDMA device"
-                           : "no RDMA device has the RoCE v2 address " + host;
+  const VerbsDeviceList list(verbs);
+  *why = "there is no RDMA device '" + at.device + "'";
   for (int i = 0; i < list.count(); i++) {
-    const std::string name = verbs->get_device_name(list.at(i));
-    if (!choice.empty() && name != port.device) continue;
+    if (at.device != verbs->get_device_name(list.at(i))) continue;
     std::unique_ptr<VerbsDevice> device(new VerbsDevice());
     device->library_ = verbs;
     device->context_ = verbs->open_device(list.at(i));
     if (device->context_ == nullptr) {
-      *why = "cannot open " + name + ": " + strerror(errno);
-      continue;
+      *why = "cannot open " + at.device + ": " + strerror(errno);
+      return nullptr;
     }
-    if (choice.empty() && !FindPort(*verbs, device->context_, wanted, name, &port)) continue;
-    if (!CheckPort(*verbs, device->context_, &port, why)) continue;
-    device->port_ = port;
-    if (device->OpenQueues(members, why)) return device;
+    device->port_.device = at.device;
+    device->port_.port = at.port;
+    device->port_.gid_index = at.gid_index;
+    const bool usable = CheckPort(*verbs, device->context_, &device->port_, why);
+    return usable && device->OpenQueues(members, why) ? std::move(device) : nullptr;
   }
   return nullptr;
 }
@@ -170,15 +112,7 @@ VerbsDevice::~VerbsDevice() {
 }
 
 size_t VerbsDevice::MemlockLimit() {
-  constexpr int kCapIpcLock = 14;
-  unsigned long long effective = 0;
-  FILE* status = fopen("/proc/self/status", "re");
-  char line[256];
-  while (status != nullptr && fgets(line, sizeof(line), status) != nullptr) {
-    if (strncmp(line, "CapEff:", 7) == 0) effective = strtoull(line + 7, nullptr, 16);
-  }
-  if (status != nullptr) fclose(status);
-  if ((effective >> kCapIpcLock & 1) != 0) return SIZE_MAX;
+  if (MayLockAnything()) return SIZE_MAX;
   rlimit limit = {};
   if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
   return static_cast<size_t>(limit.rlim_cur);

@@ -26,10 +26,8 @@ struct VerbsPort {
 
 class VerbsDevice {
  public:
-  // Opens the device whose GID is `host` (a literal IPv4 or IPv6 address), or the one that
-  // `choice` names as "device:port:gid-index". nullptr with a reason in `*why`.
-  static std::unique_ptr<VerbsDevice> Open(const std::string& host, const std::string& choice,
-                                           int members, std::string* why);
+  // Opens a device for links to so many members. nullptr with a reason in `*why`.
+  static std::unique_ptr<VerbsDevice> Open(const RdmaAddress& at, int members, std::string* why);
   ~VerbsDevice();
   VerbsDevice(const VerbsDevice&) = delete;
   VerbsDevice& operator=(const VerbsDevice&) = delete;

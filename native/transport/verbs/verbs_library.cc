@@ -9,14 +9,11 @@
 namespace pagemesh {
 namespace {
 
-bool Fill(void* library, VerbsLibrary* functions, const char** why) {
+bool Fill(void* library, VerbsLibrary* functions) {
   bool complete = true;
   const auto find = [&](const char* name, auto* into) {
     void* found = dlsym(library, name);
-    if (found == nullptr) {
-      complete = false;
-      *why = name;
-    }
+    if (found == nullptr) complete = false;
     *into = reinterpret_cast<std::remove_reference_t<decltype(*into)>>(found);
   };
   find("ibv_get_device_list", &functions->get_device_list);
@@ -51,7 +48,11 @@ const VerbsLibrary* VerbsLibrary::Load(const char** why) {
   static const char* reason = "libibverbs.so.1 is not installed";
   static const bool loaded = [] {
     void* library = dlopen("libibverbs.so.1", RTLD_NOW | RTLD_GLOBAL);
-    if (library == nullptr || !Fill(library, &functions, &reason)) return false;
+    if (library == nullptr) return false;
+    if (!Fill(library, &functions)) {
+      reason = "libibverbs.so.1 is too old";
+      return false;
+    }
     // Programs start child processes: memory that a device writes must not be copied on write.
     functions.fork_init();
     return true;

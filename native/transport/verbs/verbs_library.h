@@ -41,6 +41,25 @@ struct VerbsLibrary {
   static const VerbsLibrary* Load(const char** why);
 };
 
+// The devices that libibverbs can drive.
+class VerbsDeviceList {
+ public:
+  explicit VerbsDeviceList(const VerbsLibrary* verbs)
+      : verbs_(verbs), list_(verbs->get_device_list(&count_)) {}
+  ~VerbsDeviceList() {
+    if (list_ != nullptr) verbs_->free_device_list(list_);
+  }
+  VerbsDeviceList(const VerbsDeviceList&) = delete;
+  VerbsDeviceList& operator=(const VerbsDeviceList&) = delete;
+  int count() const { return list_ == nullptr ? 0 : count_; }
+  ibv_device* at(int index) const { return list_[index]; }
+
+ private:
+  const VerbsLibrary* const verbs_;
+  int count_ = 0;
+  ibv_device** const list_;
+};
+
 }  // namespace pagemesh
 
 #else

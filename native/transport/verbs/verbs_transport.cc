@@ -123,14 +123,13 @@ VerbsLink* VerbsTransport::LinkTo(int rank) const {
   return in_use_[rank].load(std::memory_order_acquire);
 }
 
-bool VerbsTransport::OpenLinks(const std::string& host, const std::string& choice, int rank,
-                               std::string* what) {
+bool VerbsTransport::OpenLinks(const RdmaAddress& at, int rank, std::string* what) {
   if (device_ != nullptr) {
     *what = "a device is open already";
     return false;
   }
   rank_ = rank;
-  device_ = VerbsDevice::Open(host, choice, kMaxMembers, what);
+  device_ = VerbsDevice::Open(at, kMaxMembers, what);
   if (device_ == nullptr) return false;
   epoll_event event = {};
   event.events = EPOLLIN;

@@ -45,8 +45,7 @@ class VerbsTransport final : public Transport {
   void OnReady(uint32_t token, uint32_t events) override;
   bool Resume() override;
 
-  bool OpenLinks(const std::string& host, const std::string& choice, int rank,
-                 std::string* what) override;
+  bool OpenLinks(const RdmaAddress& at, int rank, std::string* what) override;
   bool OfferLink(int rank, std::vector<uint8_t>* offer) override;
   bool AcceptLink(int rank, const std::vector<uint8_t>& offer) override;
   void UseLink(int rank) override;
