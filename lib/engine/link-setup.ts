@@ -39,13 +39,14 @@ interface Peer {
 export class LinkSetup {
   private readonly peers = new Map<number, Peer>()
   private started = false
-  private detail = 'TCP was asked for'
+  private detail: string
 
   constructor(
     private readonly context: EngineContext,
     private readonly options: LinkOptions,
     private readonly done: (result: TransportReport | PagemeshError) => void,
   ) {
+    this.detail = options.policy === 'tcp' ? 'TCP was asked for' : 'there is no other member'
     for (let rank = 0; rank < context.size; rank++) {
       if (rank === context.rank) continue
       this.peers.set(rank, { mine: 'nothing', theirs: 'nothing', offer: undefined, settled: 'no' })

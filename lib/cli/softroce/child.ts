@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process'
 import { signalExitCode } from '../run-options.js'
 
+export const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const
+
 /** Runs a command on our own terminal and streams. Returns its exit code, as a shell counts. */
 export function spawnInherited(
   command: readonly string[],
@@ -9,7 +11,7 @@ export function spawnInherited(
   return new Promise((resolve, reject) => {
     const child = spawn(command[0], command.slice(1), { stdio: 'inherit', env: environment })
     // The terminal sends a Ctrl-C to both; we stay to tidy up. Others reach us alone.
-    const listeners = (['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const).map((signal) => {
+    const listeners = endingSignals.map((signal) => {
       const listener = () => {
         if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
       }

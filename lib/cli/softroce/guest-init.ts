@@ -1,4 +1,7 @@
-/** Loaded in this order, each with what it depends on. The link needs crc32_generic, unasked. */
+/**
+ * Loaded in this order, each with what it depends on. The link needs crc32_generic, unasked; dummy
+ * is for the kernel's own way inside, which finds no modules of this kernel in the user's files.
+ */
 export const guestModules = [
   'virtio_pci',
   'virtio_console',
@@ -10,7 +13,11 @@ export const guestModules = [
   'ib_uverbs',
   'rdma_ucm',
   'rdma_rxe',
+  'dummy',
 ] as const
+
+/** Parameters of modules; dummy would make a network device unasked. */
+export const guestModuleParameters: Readonly<Record<string, string>> = { dummy: 'numdummies=0' }
 
 /** What the scripts below need of busybox. */
 export const guestApplets = [
@@ -53,7 +60,7 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-while read -r module; do insmod "/modules/$module"; done </modules/order
+while read -r module parameters; do insmod "/modules/$module" $parameters; done </modules/order
 
 port() {
   for found in /sys/class/virtio-ports/*; do

@@ -14,7 +14,7 @@ import { createServer, type Server } from 'node:net'
 import { homedir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { guestApplets, guestInit, guestModules } from './guest-init.js'
+import { guestApplets, guestInit, guestModuleParameters, guestModules } from './guest-init.js'
 import { findStaticBusybox } from './packages.js'
 import { shellQuote } from './shell.js'
 import { mustRun, type ToolRunner } from './tools.js'
@@ -40,7 +40,7 @@ export function cacheFolder(environment: NodeJS.ProcessEnv = process.env): strin
 
 /** Changes with everything that we put into an image. */
 export function contentHash(): string {
-  const content = JSON.stringify([guestInit, guestModules, guestApplets])
+  const content = JSON.stringify([guestInit, guestModules, guestModuleParameters, guestApplets])
   return createHash('sha256').update(content).digest('hex').slice(0, 12)
 }
 
@@ -210,6 +210,10 @@ function makeInitFolder(workFolder: string, modules: readonly string[]): string 
   for (const [index, file] of modules.entries()) {
     copyFileSync(file, path.join(initFolder, 'modules', names[index]))
   }
-  writeFileSync(path.join(initFolder, 'modules/order'), `${names.join('\n')}\n`)
+  const lines = names.map((name) => {
+    const parameters = guestModuleParameters[name.replace(/\.ko.*$/, '')]
+    return parameters === undefined ? name : `${name} ${parameters}`
+  })
+  writeFileSync(path.join(initFolder, 'modules/order'), `${lines.join('\n')}\n`)
   return initFolder
 }

@@ -20,21 +20,31 @@ export function kernelLink(pid: number = process.pid): KernelLink {
   return { name: `${namePrefix}${pid}`, address: `198.18.${(pid >> 8) & 255}.${pid & 255}` }
 }
 
+/** What the link is made with. rdma_rxe of older kernels needs crc32_generic, and does not say so. */
+const modules = ['dummy', 'crc32_generic', 'rdma_rxe'] as const
+
+/** dummy would make a network device of its own, unasked. */
+const parameters: Readonly<Record<string, readonly string[]>> = { dummy: ['numdummies=0'] }
+
 /** Why this kernel cannot give us an RDMA device; undefined if it can. */
 export async function kernelLinkObstacle(
   machine: Machine,
   run: ToolRunner,
 ): Promise<string | undefined> {
-  const isLoaded = machine.list('/sys/module/rdma_rxe').length > 0
-  const hasDummy = machine.list('/sys/module/dummy').length > 0
-  if (!isLoaded && !(await canLoad(run, 'rdma_rxe'))) return 'this kernel has no rdma_rxe'
+  const missing = ['dummy', 'rdma_rxe'].filter((name) => !isLoaded(machine, name))
+  for (const name of missing) {
+    if (!(await canLoad(run, name))) return `this kernel has no ${name}`
+  }
   const mask = effectiveCapabilities(machine)
   if ((mask & (1n << capNetAdmin)) === 0n) return 'only root may make an RDMA device'
-  const mustLoad = !isLoaded || !hasDummy
-  if (mustLoad && (mask & (1n << capSysModule)) === 0n) {
-    return 'rdma_rxe is not loaded, and only root may load it'
+  if (missing.length > 0 && (mask & (1n << capSysModule)) === 0n) {
+    return `${missing.join(' and ')} must be loaded, and only root may load modules`
   }
   return undefined
+}
+
+function isLoaded(machine: Machine, module: string): boolean {
+  return machine.list(`/sys/module/${module}`).length > 0
 }
 
 async function canLoad(run: ToolRunner, module: string): Promise<boolean> {
@@ -52,26 +62,43 @@ function effectiveCapabilities(machine: Machine): bigint {
 }
 
 /** Makes the device, and takes back what was made if not all can be made. */
-export async function addKernelLink(link: KernelLink, run: ToolRunner): Promise<void> {
+export async function addKernelLink(
+  link: KernelLink,
+  machine: Machine,
+  run: ToolRunner,
+): Promise<void> {
   await removeStaleLinks(run)
-  await mustRun(run, 'modprobe', ['-a', 'dummy', 'crc32_generic', 'rdma_rxe'])
+  await loadModules(machine, run)
+  const { name, address } = link
+  const steps = [
+    ['ip', 'link', 'add', name, 'type', 'dummy'],
+    ['ip', 'link', 'set', name, 'mtu', String(linkMtuBytes)],
+    ['ip', 'address', 'add', `${address}/32`, 'dev', name],
+    ['ip', 'link', 'set', name, 'up'],
+    ['rdma', 'link', 'add', name, 'type', 'rxe', 'netdev', name],
+  ]
   try {
-    await mustRun(run, 'ip', ['link', 'add', link.name, 'type', 'dummy'])
-    await mustRun(run, 'ip', ['link', 'set', link.name, 'mtu', String(linkMtuBytes)])
-    await mustRun(run, 'ip', ['address', 'add', `${link.address}/32`, 'dev', link.name])
-    await mustRun(run, 'ip', ['link', 'set', link.name, 'up'])
-    const device = ['link', 'add', link.name, 'type', 'rxe', 'netdev', link.name]
-    await mustRun(run, 'rdma', device)
+    for (const [command, ...args] of steps) await mustRun(run, command, args, { detached: true })
   } catch (error) {
-    await removeKernelLink(link.name, run)
+    await removeKernelLink(name, run)
     throw error
+  }
+}
+
+/** What is loaded already needs no modprobe, which may find nothing to load in a container. */
+async function loadModules(machine: Machine, run: ToolRunner): Promise<void> {
+  for (const name of modules.filter((module) => !isLoaded(machine, module))) {
+    const args = [name, ...(parameters[name] ?? [])]
+    // Newer kernels need no crc32_generic, and do not have it.
+    if (name === 'crc32_generic') await run('modprobe', ['--quiet', ...args], { detached: true })
+    else await mustRun(run, 'modprobe', args, { detached: true })
   }
 }
 
 /** Removes what is there of it; what is not there needs no removal. */
 export async function removeKernelLink(name: string, run: ToolRunner): Promise<void> {
-  await run('rdma', ['link', 'delete', name])
-  await run('ip', ['link', 'delete', name])
+  await run('rdma', ['link', 'delete', name], { detached: true })
+  await run('ip', ['link', 'delete', name], { detached: true })
 }
 
 /** A run that was killed could not remove its own. */

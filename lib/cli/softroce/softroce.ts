@@ -5,8 +5,9 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { lastValue, parseLeadingOptions } from '../arguments.js'
 import { realMachine } from '../machine.js'
+import { signalExitCode } from '../run-options.js'
 import { UsageError } from '../usage.js'
-import { spawnInherited } from './child.js'
+import { endingSignals, spawnInherited } from './child.js'
 import { runGuests, type GuestRunOptions, type GuestTask } from './guest-run.js'
 import { guestSpecFolder } from './guest-init.js'
 import { guestAddress, passedEnvironment } from './guest-spec.js'
@@ -195,8 +196,12 @@ async function runOnKernelLink(
   command: readonly string[],
 ): Promise<number> {
   const link = kernelLink()
-  await addKernelLink(link, runTool)
+  // From here on the link has to be removed again, so a signal ends the program and not us.
+  let interruptedBy: NodeJS.Signals | undefined
+  for (const signal of endingSignals) process.on(signal, () => (interruptedBy ??= signal))
+  await addKernelLink(link, realMachine, runTool)
   try {
+    if (interruptedBy !== undefined) return signalExitCode(interruptedBy)
     return await spawnInherited(command, environmentFor(machines, link.address))
   } finally {
     await removeKernelLink(link.name, runTool)

@@ -8,11 +8,17 @@ export interface ToolResult {
   readonly stderr: string
 }
 
+export interface ToolOptions {
+  readonly cwd?: string
+  /** Out of reach of the terminal's Ctrl-C: it goes on to its end. */
+  readonly detached?: boolean
+}
+
 /** Runs a program of the system to its end. Tests bring their own. */
 export type ToolRunner = (
   command: string,
   args: readonly string[],
-  options?: { readonly cwd?: string },
+  options?: ToolOptions,
 ) => Promise<ToolResult>
 
 /** The caller's search path, and where administrators' programs are, which users lack in theirs. */
@@ -77,7 +83,7 @@ export async function mustRun(
   run: ToolRunner,
   command: string,
   args: readonly string[],
-  options?: { readonly cwd?: string },
+  options?: ToolOptions,
 ): Promise<string> {
   const { exitCode, stdout, stderr } = await run(command, args, options)
   if (exitCode === 0) return stdout
