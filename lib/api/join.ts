@@ -1,8 +1,11 @@
+import { channel } from 'node:diagnostics_channel'
 import { lookup } from 'node:dns/promises'
-import { fstatSync, rmSync } from 'node:fs'
+import { fstatSync, rmSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
+import { debuglog } from 'node:util'
 import { MessageChannel, Worker } from 'node:worker_threads'
+import { formatJoinReport } from '../cluster/join-report.js'
 import {
   type LaunchOptions,
   type LaunchOverrides,
@@ -28,6 +31,10 @@ export interface JoinOptions extends LaunchOverrides {
   /** Behave as if `vm.max_map_count` were this; for tests. */
   maxMapCount?: number
 }
+
+/** `NODE_DEBUG=pagemesh` shows on standard error how each member has joined. */
+const debug = debuglog('pagemesh')
+const joinedChannel = channel('pagemesh:joined')
 
 const POLL_MS = 5
 const DEFAULT_HEARTBEAT_TIMEOUT_MS = 10_000
@@ -210,5 +217,20 @@ async function startEngine(
   })
   process.on('exit', onExit)
   process.on('beforeExit', onBeforeExit)
+  tellJoined(data.rank, data.size, report)
   return mesh
+}
+
+/** Never on the program's own output: the launcher decides what a user sees. */
+function tellJoined(rank: number, size: number, report: TransportReport): void {
+  const { transport, detail } = report
+  debug('rank %d of %d has joined; transport %s: %s', rank, size, transport, detail)
+  if (joinedChannel.hasSubscribers) joinedChannel.publish({ rank, size, transport, detail })
+  const lifeline = lifelineFd()
+  if (lifeline < 0) return
+  try {
+    writeSync(lifeline, formatJoinReport(report))
+  } catch {
+    // The launcher has other things to do, or none of its kind is there.
+  }
 }

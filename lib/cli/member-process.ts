@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { parseJoinReport, type JoinReport } from '../cluster/join-report.js'
 import { signalExitCode, type RunPlan } from './run-options.js'
 
 /** Where each member finds the pipe that closes when the launcher is gone. */
@@ -10,6 +11,9 @@ const lifelineFd = 3
 export const graceMs = 2_000
 
 const groupPollMs = 20
+
+/** What is longer on a lifeline is no report. */
+const maxReportLength = 8_192
 
 /** How long a group that was sent SIGKILL may still be listed (as zombies nobody collects). */
 const killedGroupMs = 1_000
@@ -29,6 +33,8 @@ export interface MemberEvents {
   exited(member: MemberProcess): void
   /** Nothing is left of its process group. */
   cleared(member: MemberProcess): void
+  /** It is in the mesh. */
+  joined(member: MemberProcess, report: JoinReport): void
 }
 
 /** How a member ended badly, in words and as an exit code. */
@@ -133,7 +139,16 @@ export class MemberProcess {
     // Ends come in that order; closes of one turn of the event loop do not.
     lifeline?.once('end', () => this.#onDeparted())
     lifeline?.on('error', () => undefined)
-    lifeline?.resume()
+    let said = ''
+    lifeline?.setEncoding('utf8').on('data', (text: string) => {
+      said = (said + text).slice(-maxReportLength)
+      const lines = said.split('\n')
+      said = lines.pop() ?? ''
+      for (const line of lines) {
+        const report = parseJoinReport(line)
+        if (report !== undefined) this.#events.joined(this, report)
+      }
+    })
   }
 
   #onDeparted(): void {

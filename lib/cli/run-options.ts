@@ -53,7 +53,8 @@ Options:
       --no-prefix         do not put the rank before each line of output
       --host <address>    address the members listen on (default: loopback only)
       --join-timeout <ms> how long join() waits for all members
-      --transport <name>  how members reach each other: auto, tcp or verbs (RDMA)
+      --transport <name>  how members reach each other: auto, tcp or verbs (RDMA);
+                          auto is the default, and if asked for says what it took
       --rdma-device <dev> RDMA device, as name, name:port or name:port:gid-index
                           (default: the one with the address of --host)
       --node-arg <arg>    argument for Node.js itself, such as

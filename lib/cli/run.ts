@@ -7,6 +7,7 @@ import { MemberProcess, graceMs, type MeshLaunch } from './member-process.js'
 import { Outlet } from './outlet.js'
 import { signalExitCode, type RunPlan } from './run-options.js'
 import { colour, paint, wantsColour } from './terminal.js'
+import { TransportLine, tellsTransport } from './transport-line.js'
 
 const rankColours = [
   colour.cyan,
@@ -62,6 +63,7 @@ class Run {
   /** Failures already told on stderr. */
   readonly #reported = new Set<MemberProcess>()
   #onCleared: (() => void) | undefined
+  readonly #transportLine: TransportLine | undefined
 
   constructor(plan: RunPlan, directory: string, janitor: Janitor) {
     this.#plan = plan
@@ -69,6 +71,9 @@ class Run {
     const onBroken = (error: NodeJS.ErrnoException) => this.#outputBroke(error)
     this.#stdout = new Outlet(process.stdout, prefixes(plan, process.stdout), onBroken)
     this.#stderr = new Outlet(process.stderr, prefixes(plan, process.stderr), () => undefined)
+    if (tellsTransport(plan)) {
+      this.#transportLine = new TransportLine(plan.memberCount, (line) => this.#say(line))
+    }
     const launch: MeshLaunch = {
       rendezvous: `file:${path.join(directory, 'rendezvous')}`,
       key: randomBytes(32).toString('hex'),
@@ -119,6 +124,7 @@ class Run {
           if (cleared.pid !== undefined) this.#janitor.forget(cleared.pid)
           this.#checkCleared()
         },
+        joined: (joined, report) => this.#transportLine?.joined(joined.rank, report),
       })
       this.#members.push(member)
       if (member.pid !== undefined) this.#janitor.watch(member.pid)

@@ -580,3 +580,53 @@ t.test('doctor --json', async (t) => {
   const findings = JSON.parse(command.stdout) as { status: string }[]
   t.equal(exitCode, findings.some(({ status }) => status === 'problem') ? 1 : 0)
 })
+
+const index = path.resolve('dist/index.js')
+const joinAndLeave =
+  'const { join } = await import(args[0]); const mesh = await join(); ' +
+  'console.log("in"); await mesh.barrier(); await mesh.leave()'
+
+function launchJoining(t: Test, options: string[], environment?: Record<string, string>) {
+  return new Launcher(t, ['run', ...options, evaluate, joinAndLeave, index], environment)
+}
+
+t.test('auto says once how members reach each other, if it was asked for', async (t) => {
+  const told = /^pagemesh: members reach each other by (TCP: .+|verbs \(.+\))\n$/
+  const cases: [options: string[], environment: Record<string, string>, stderr: RegExp][] = [
+    [['-n', '3', '--transport=auto'], {}, told],
+    [['-n', '2'], { PAGEMESH_TRANSPORT: 'auto' }, told],
+    [['-n', '2'], {}, /^$/],
+    [['-n', '2', '--transport=tcp'], { PAGEMESH_TRANSPORT: 'auto' }, /^$/],
+    [['-n', '1', '--transport=auto'], {}, /^$/],
+  ]
+  for (const [options, environment, stderr] of cases) {
+    const run = launchJoining(t, options, environment)
+    t.equal(await run.ended, 0)
+    t.match(run.stderr, stderr, options.join(' '))
+    t.match(run.stdout, /^(\[\d\] in\n)+$/, 'the output of the program is its own')
+  }
+})
+
+t.test(
+  'NODE_DEBUG tells it of every member, a diagnostics channel tells the program',
+  async (t) => {
+    const subscribe =
+      '(await import("node:diagnostics_channel")).subscribe("pagemesh:joined", (message) => ' +
+      'console.log(JSON.stringify(message))); '
+    const args = ['run', '-n', '2', '--transport=tcp', evaluate, subscribe + joinAndLeave, index]
+    const run = new Launcher(t, args, { NODE_DEBUG: 'pagemesh' })
+    t.equal(await run.ended, 0)
+    for (const rank of [0, 1]) {
+      const detail = 'TCP was asked for'
+      t.match(
+        run.stderr,
+        new RegExp(
+          `^\\[${rank}\\] PAGEMESH \\d+: rank ${rank} of 2 has joined; transport tcp: ${detail}$`,
+          'm',
+        ),
+      )
+      const message = JSON.stringify({ rank, size: 2, transport: 'tcp', detail })
+      t.ok(run.stdout.includes(`[${rank}] ${message}\n`))
+    }
+  },
+)

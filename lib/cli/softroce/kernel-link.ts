@@ -20,7 +20,7 @@ export function kernelLink(pid: number = process.pid): KernelLink {
   return { name: `${namePrefix}${pid}`, address: `198.18.${(pid >> 8) & 255}.${pid & 255}` }
 }
 
-/** What the link is made with. rdma_rxe of older kernels needs crc32_generic, and does not say so. */
+/** What the link is made with. Older rdma_rxe need crc32_generic, and do not say so. */
 const modules = ['dummy', 'crc32_generic', 'rdma_rxe'] as const
 
 /** dummy would make a network device of its own, unasked. */

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { MemberProcess, graceMs, type MeshLaunch } from '../member-process.js'
 import { Outlet } from '../outlet.js'
 import { signalExitCode, type RunPlan } from '../run-options.js'
+import { TransportLine, tellsTransport } from '../transport-line.js'
 
 // What each of two virtual machines runs: the launcher for its share of the ranks. The other's
 // failures are not seen from here; the machine that started both ends this one then.
@@ -44,6 +45,11 @@ async function runShare({ plan: written, launch, firstRank, rankCount }: Members
       end(signal)
     })
   }
+  // Each machine knows its own members only; those beside rank 0 speak for all.
+  const transportLine =
+    firstRank === 0 && tellsTransport(plan)
+      ? new TransportLine(rankCount, (line) => stderr.announce(`pagemesh: ${line}`))
+      : undefined
   const cleared: Promise<void>[] = []
   for (let rank = firstRank; rank < firstRank + rankCount; rank += 1) {
     let onCleared: () => void = ignore
@@ -59,6 +65,7 @@ async function runShare({ plan: written, launch, firstRank, rankCount }: Members
         if (!plan.keepGoing) end('SIGTERM')
       },
       cleared: () => onCleared(),
+      joined: (joined, report) => transportLine?.joined(joined.rank, report),
     })
     members.push(member)
     if (member.stdout !== null) stdout.attach(rank, member.stdout)
