@@ -3,6 +3,7 @@ import { receiveMessageOnPort } from 'node:worker_threads'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
 import { Kind, Word } from '../protocol/messages.js'
+import { closeReason } from './close-reasons.js'
 import type { Command, EngineData, RegionInfo } from './commands.js'
 import { JOIN_ID } from './commands.js'
 import type { EngineContext } from './context.js'
@@ -25,28 +26,6 @@ const BOUNDARIES_PER_PIN = 4
 
 /** How long one wait lasts at most; heartbeats and time-outs are looked at between waits. */
 const HEARTBEATS_PER_TIMEOUT = 5
-
-/** Why native code closed a connection; native/transport/transport.h. Smaller numbers are errno. */
-const CLOSE_REASONS: Readonly<Record<number, string>> = {
-  1000: 'it closed the connection',
-  1001: 'it sent a record that cannot be',
-  1002: 'it sent a page that nobody asked for',
-  1003: 'it does not read what is sent to it',
-}
-
-/** From here on: this and the status of a failed work completion (ibv_wc_status in verbs.h). */
-const FIRST_VERBS_REASON = 2000
-const WORK_COMPLETION_STATUS: Readonly<Record<number, string>> = {
-  1: 'local length error',
-  2: 'local queue pair error',
-  4: 'local protection error',
-  5: 'work request flushed',
-  8: 'remote invalid request',
-  9: 'remote access error',
-  10: 'remote operation error',
-  12: 'transport retry counter exceeded',
-  13: 'receiver not ready',
-}
 
 /**
  * The engine: one loop on a thread of its own that waits in native code, steps the protocol, and
@@ -522,15 +501,4 @@ function noRegion(id: number): PagemeshError {
     `region ${id} was never mapped here, though rank 0 said so`,
     { rank: 0 },
   )
-}
-
-function closeReason(reason: number): string {
-  if (reason < FIRST_VERBS_REASON) return CLOSE_REASONS[reason] ?? errnoText(reason)
-  const status = reason - FIRST_VERBS_REASON
-  return `its link failed: ${WORK_COMPLETION_STATUS[status] ?? 'status'} (verbs status ${status})`
-}
-
-function errnoText(errno: number): string {
-  const found = Object.entries(constants.errno).find(([, value]) => value === errno)
-  return found?.[0] ?? `error ${errno}`
 }

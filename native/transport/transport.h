@@ -19,9 +19,12 @@ enum class CloseReason : uint32_t {
   kBadPage = 1002,      // page data that nobody asked for
   kNotReading = 1003,   // the other side lets too much pile up
   kByUs = 1004,
+  kBadCredit = 1005,  // it says that it has room for more records than it ever offered
 };
 // From here on: kFirstVerbsReason + the status of the work completion that failed (ibv_wc_status).
 constexpr uint32_t kFirstVerbsReason = 2000;
+// From here on: kFirstVerbsEventReason + what the device reported (ibv_event_type).
+constexpr uint32_t kFirstVerbsEventReason = 3000;
 
 // Where a region's frames are in this process.
 struct RegionMemory {
@@ -59,9 +62,11 @@ class TransportClient {
   virtual bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) = 0;
   // Any thread, in signal handlers too. False if there is no such region.
   virtual bool DescribeRegion(uint32_t region, RegionMemory* memory) = 0;
+  // The rank that homes the page, or kNoRank if there is no such page.
+  virtual int HomeOf(uint32_t region, uint32_t page) = 0;
   virtual void OnOpened(int connection) = 0;
   virtual void OnAccepted(int connection) = 0;
-  // `reason` is an errno or a CloseReason.
+  // `reason` is an errno, a CloseReason, or one of the verbs reasons.
   virtual void OnClosed(int connection, int rank, uint32_t reason) = 0;
 };
 

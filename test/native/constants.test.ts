@@ -1,4 +1,14 @@
+import { readFileSync } from 'node:fs'
+import { constants as constantsOfOs } from 'node:os'
 import t from 'tap'
+import {
+  CLOSE_REASONS,
+  closeReason,
+  DEVICE_EVENT,
+  FIRST_VERBS_EVENT_REASON,
+  FIRST_VERBS_REASON,
+  WORK_COMPLETION_STATUS,
+} from '../../dist/engine/close-reasons.js'
 import { EventKind, ENTRY_WORDS, Ring } from '../../dist/engine/ring.js'
 import { type Addon, loadAddon, RegionPart, regionBuffer } from '../../dist/native/addon.js'
 import { AtomicOperation, Kind, MAX_MEMBERS, RECORD_WORDS } from '../../dist/protocol/messages.js'
@@ -119,6 +129,55 @@ t.test('actions, as the ring writes them', async (t) => {
   t.same([...entry(4).subarray(1, 4)], [3, 4, 0], 'PROT_READ|PROT_WRITE, pages, flags')
   t.same([...entry(6).subarray(1, 4)], [1, 4, native('protectWake')])
   t.same([...entry(7).subarray(1, 4)], [0, 4, native('protectInvalidate')])
+})
+
+/** The enumerators of a C enum, in order, with what is assigned to them, if anything is. */
+function enumerators(file: string, heading: string): [string, string | undefined][] {
+  const text = readFileSync(file, 'utf8').replace(/\/\/.*$/gm, '')
+  const [, body] = text.split(new RegExp(`${heading}\\s*\\{`))
+  return body
+    .slice(0, body.indexOf('}'))
+    .split(',')
+    .map((one) => one.trim().split(/\s*=\s*/) as [string, string | undefined])
+    .filter(([name]) => name !== '')
+}
+
+t.test('why connections end, as native code numbers it', async (t) => {
+  const header = 'native/transport/transport.h'
+  const reasons = enumerators(header, 'enum class CloseReason : uint32_t')
+  t.same(
+    reasons.map(([, value]) => value),
+    Object.keys(CLOSE_REASONS),
+  )
+  const text = readFileSync(header, 'utf8')
+  t.ok(text.includes(`kFirstVerbsReason = ${FIRST_VERBS_REASON};`))
+  t.ok(text.includes(`kFirstVerbsEventReason = ${FIRST_VERBS_EVENT_REASON};`))
+  t.equal(closeReason(1000), 'it closed the connection')
+  t.equal(closeReason(constantsOfOs.errno.ECONNRESET), 'ECONNRESET')
+  t.equal(closeReason(999), 'error 999')
+})
+
+t.test('statuses and events of libibverbs, as its header numbers them', async (t) => {
+  const verbs = '/usr/include/infiniband/verbs.h'
+  const statuses = enumerators(verbs, 'enum ibv_wc_status')
+  t.same(
+    statuses,
+    Object.keys(WORK_COMPLETION_STATUS).map((name) => [`IBV_WC_${name}`]),
+  )
+  const events = enumerators(verbs, 'enum ibv_event_type')
+  t.same(
+    events,
+    Object.keys(DEVICE_EVENT).map((name) => [`IBV_EVENT_${name}`]),
+  )
+  t.equal(
+    closeReason(FIRST_VERBS_REASON + 12),
+    'its link failed: transport retry counter exceeded (verbs status 12)',
+  )
+  t.equal(
+    closeReason(FIRST_VERBS_EVENT_REASON + 8),
+    'its link failed: the device failed or was removed (verbs event 8)',
+  )
+  t.equal(closeReason(FIRST_VERBS_REASON + 99), 'its link failed: status (verbs status 99)')
 })
 
 t.test('nothing is left uncompared', async (t) => {
