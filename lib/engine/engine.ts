@@ -192,6 +192,7 @@ export class Engine implements EngineContext {
     if (!this.members.isUp(from)) return
     this.members.heard(from, this.nowMs)
     try {
+      this.checkView(index, from)
       this.dispatch(index, from)
     } catch (error) {
       this.blame(error, from)
@@ -209,6 +210,21 @@ export class Engine implements EngineContext {
     // Our own mistake, if nobody else's: the process cannot go on.
     if (culprit === undefined || culprit === this.rank) throw error
     this.memberDown(culprit, `it broke the protocol: ${error.message}`)
+  }
+
+  /**
+   * A view is 1 when all have joined and rises by one with each other member that goes, so there
+   * are as many as members. Within that a sender may be behind this member, or ahead of it.
+   */
+  private checkView(index: number, from: number): void {
+    const view = this.ring.record(index, Word.view)
+    if (view >= 1 && view <= this.size) return
+    throw new PagemeshError(
+      'ERR_PAGEMESH_PROTOCOL',
+      `rank ${from} sent message ${this.ring.record(index, Word.kind)} of view ${view}, which a ` +
+        `mesh of ${this.size} cannot have`,
+      { rank: from },
+    )
   }
 
   private dispatch(index: number, from: number): void {

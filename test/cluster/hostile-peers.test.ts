@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { ClientHandshake } from '../../dist/cluster/handshake.js'
 import { generateKey } from '../../dist/cluster/key.js'
-import { Kind } from '../../dist/protocol/messages.js'
+import { Kind, Word } from '../../dist/protocol/messages.js'
 import { FakeMember, RawPeer, type RawRecord, startStranger } from './support/fake-member.js'
 import {
   all,
@@ -194,6 +194,10 @@ const badRecords: Record<string, RawRecord | RawRecord[]> = {
   'an unknown blob': { kind: 0x90, payload: 'x' },
   'an unknown kind of page': { kind: 0x50, payload: page },
   'a control record with a payload': { kind: Kind.Heartbeat, payload: 'more' },
+  'a view before the first': { kind: Kind.Heartbeat, view: 0 },
+  'a view that two members cannot have': { kind: Kind.Heartbeat, view: 3 },
+  'a view beyond all': { kind: Kind.ReadRequest, view: 0xffffffff },
+  'a message about regions of no view': { kind: Kind.RegionControl, view: 0, payload: '{}' },
   'a request for a page out of range': { kind: Kind.ReadRequest, page: 2 },
   'a request for a page far out of range': { kind: Kind.WriteRequest, page: 0xffffffff },
   'a request in a region that does not exist': { kind: Kind.ReadRequest, region: 7 },
@@ -334,6 +338,22 @@ t.test('a member whose bad request waits in a queue', async (t) => {
     rank: 1,
     message: /broke the protocol/,
   })
+  await leaveAll(t, [zero])
+})
+
+t.test('a member that knows of a later view', async (t) => {
+  const meeting = meetInFile(t, 2)
+  const zero = startMember(t, meeting, 0)
+  const join = zero.run(async (room) => {
+    await room.join()
+  })
+  const fake = await FakeMember.join(meeting)
+  await join
+  fake.peer.send({ kind: Kind.Acquire, view: 2, words: [2, 0, 5, 1] })
+  const { words } = await fake.peer.next(Kind.SemaphoreReply)
+  t.equal(words[Word.view], 1, 'it is answered by who does not know of it')
+  fake.peer.destroy()
+  t.match(await zero.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
   await leaveAll(t, [zero])
 })
 
