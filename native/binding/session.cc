@@ -518,6 +518,12 @@ bool Session::DescribeRegion(uint32_t region_id, RegionMemory* memory) {
   return true;
 }
 
+int Session::HomeOf(uint32_t region_id, uint32_t page) {
+  const Region* region = FindRegionById(region_id);
+  if (region == nullptr || page >= region->page_count()) return kNoRank;
+  return static_cast<int>(region->HomeOf(page));
+}
+
 void Session::OnOpened(int connection) {
   Entry event = {};
   event.kind = kEventOpened;

@@ -111,6 +111,7 @@ class Session final : public FaultSink, public TransportClient {
   bool TakeAnswer(int rank, const Record& record) override;
   bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) override;
   bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
+  int HomeOf(uint32_t region, uint32_t page) override;
   void OnOpened(int connection) override;
   void OnAccepted(int connection) override;
   void OnClosed(int connection, int rank, uint32_t reason) override;

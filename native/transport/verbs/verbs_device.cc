@@ -99,7 +99,9 @@ bool VerbsDevice::OpenQueues(int members, std::string* why) {
     *why = std::string("cannot set up ") + port_.device + ": " + strerror(errno);
     return false;
   }
-  fcntl(channel_->fd, F_SETFL, fcntl(channel_->fd, F_GETFL) | O_NONBLOCK);
+  for (const int fd : {channel_->fd, context_->async_fd}) {
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  }
   return true;
 }
 
@@ -127,6 +129,20 @@ void VerbsDevice::AcknowledgeEvents() {
 }
 
 void VerbsDevice::Arm(bool every_completion) { ibv_req_notify_cq(cq_, every_completion ? 0 : 1); }
+
+bool VerbsDevice::TakeEvent(ibv_event_type* type, uint32_t* qp_number) {
+  ibv_async_event event = {};
+  while (library_->get_async_event(context_, &event) == 0) {
+    const ibv_event_type found = event.event_type;
+    const bool of_pair = found == IBV_EVENT_QP_FATAL || found == IBV_EVENT_QP_REQ_ERR ||
+                         found == IBV_EVENT_QP_ACCESS_ERR;
+    *qp_number = of_pair ? event.element.qp->qp_num : 0;
+    library_->ack_async_event(&event);  // a queue pair cannot go before this
+    *type = found;
+    if (of_pair || found == IBV_EVENT_DEVICE_FATAL || found == IBV_EVENT_CQ_ERR) return true;
+  }
+  return false;
+}
 
 ibv_mr* VerbsDevice::Register(const RegionMemory& memory, uint32_t page) {
   ibv_mr* found = FindRegistered(memory, page);

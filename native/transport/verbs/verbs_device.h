@@ -40,6 +40,7 @@ class VerbsDevice {
   ibv_pd* pd() const { return pd_; }
   ibv_cq* cq() const { return cq_; }
   int event_fd() const { return channel_->fd; }
+  int async_fd() const { return context_->async_fd; }
 
   // Asks for an event at the next completion: of any kind, or else of one that the sender marked as
   // worth it, or that failed. What is complete already must be looked for after it. Any thread, in
@@ -47,6 +48,9 @@ class VerbsDevice {
   void Arm(bool every_completion);
   // Takes the pending events of the channel. Engine thread.
   void AcknowledgeEvents();
+  // Takes what the device has to say that ends links: of the queue pair with this number, or, if
+  // that is 0, of all. False: nothing more for now. Engine thread.
+  bool TakeEvent(ibv_event_type* type, uint32_t* qp_number);
 
   // The registration that covers a page's frame; registers its chunk first. nullptr if that fails
   // (errno). Engine thread.

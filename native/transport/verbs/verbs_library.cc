@@ -37,6 +37,8 @@ bool Fill(void* library, VerbsLibrary* functions) {
   find("ibv_create_qp", &functions->create_qp);
   find("ibv_modify_qp", &functions->modify_qp);
   find("ibv_destroy_qp", &functions->destroy_qp);
+  find("ibv_get_async_event", &functions->get_async_event);
+  find("ibv_ack_async_event", &functions->ack_async_event);
   find("ibv_fork_init", &functions->fork_init);
   return complete;
 }

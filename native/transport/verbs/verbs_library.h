@@ -35,6 +35,8 @@ struct VerbsLibrary {
   ibv_qp* (*create_qp)(ibv_pd* pd, ibv_qp_init_attr* attributes);
   int (*modify_qp)(ibv_qp* qp, ibv_qp_attr* attributes, int mask);
   int (*destroy_qp)(ibv_qp* qp);
+  int (*get_async_event)(ibv_context* context, ibv_async_event* event);
+  void (*ack_async_event)(ibv_async_event* event);
   int (*fork_init)();
 
   // Opens the library once a process. nullptr if it is not there, with a reason in `*why`.

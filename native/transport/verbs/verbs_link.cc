@@ -17,7 +17,8 @@ namespace {
 constexpr uint8_t kRetries = 7;
 constexpr uint8_t kTimeout = 14;  // 4.096 us * 2^14: 67 ms a try, half a second in all
 constexpr uint8_t kHopLimit = 64;
-constexpr uint32_t kPacketNumberMask = 0xffffff;
+constexpr uint32_t kPacketNumberMask = 0xffffff;  // queue pairs are numbered by 24 bits too
+constexpr uint32_t kFirstQpNumber = 2;            // 0 and 1 are the device's own
 constexpr int kLockTries =
     200;  // of a thread that faults, before it leaves the sending to the engine
 
@@ -137,7 +138,9 @@ bool VerbsLink::Prepare(VerbsOffer* mine) {
 bool VerbsLink::Connect(const VerbsOffer& theirs) {
   const VerbsLibrary& verbs = device_->library();
   if (theirs.mtu < IBV_MTU_256 || theirs.mtu > IBV_MTU_4096 ||
-      theirs.receive_depth <= 2 * kReserved) {
+      theirs.receive_depth <= 2 * kReserved || theirs.receive_depth > kMaxOfferedDepth ||
+      theirs.qp_number < kFirstQpNumber || theirs.qp_number > kPacketNumberMask ||
+      theirs.packet_number > kPacketNumberMask) {
     errno = EPROTO;
     return false;
   }
@@ -146,7 +149,7 @@ bool VerbsLink::Connect(const VerbsOffer& theirs) {
   receive.path_mtu =
       static_cast<ibv_mtu>(std::min(theirs.mtu, static_cast<uint32_t>(device_->port().mtu)));
   receive.dest_qp_num = theirs.qp_number;
-  receive.rq_psn = theirs.packet_number & kPacketNumberMask;
+  receive.rq_psn = theirs.packet_number;
   receive.max_dest_rd_atomic = 1;
   receive.min_rnr_timer = 1;
   receive.ah_attr.is_global = 1;
@@ -170,17 +173,25 @@ bool VerbsLink::Connect(const VerbsOffer& theirs) {
                              IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                                  IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
   }
-  peer_depth_ = theirs.receive_depth;
-  credit_ = theirs.receive_depth - kReserved;
+  max_credit_ = theirs.receive_depth - kReserved;
+  credit_ = max_credit_;
   errno = failed;
   return failed == 0;
+}
+
+void VerbsLink::End() {
+  ended_ = true;
+  ibv_qp_attr attributes = {};
+  attributes.qp_state = IBV_QPS_ERR;
+  // Fails only where the queue pair is of no use any more: then the peer cannot write either.
+  if (qp_ != nullptr) device_->library().modify_qp(qp_, &attributes, IBV_QP_STATE);
 }
 
 int VerbsLink::PostReceives() {
   ibv_sge pieces[kReceiveBatch];
   ibv_recv_wr requests[kReceiveBatch];
   const uint32_t count = released_count_;
-  if (count == 0) return 0;
+  if (count == 0) return receive_failed_;
   for (uint32_t i = 0; i < count; i++) {
     pieces[i].addr = reinterpret_cast<uintptr_t>(&buffers_[released_[i]]);
     pieces[i].length = sizeof(Record);
@@ -196,7 +207,8 @@ int VerbsLink::PostReceives() {
   ibv_recv_wr* bad = nullptr;
   const int failed = ibv_post_recv(qp_, requests, &bad);
   if (failed == 0) owed_.fetch_add(owed);
-  return failed;
+  if (failed != 0) receive_failed_ = failed;
+  return receive_failed_;
 }
 
 bool VerbsLink::MayPostLocked(uint32_t work_requests) const {
@@ -305,14 +317,18 @@ const Record& VerbsLink::Received(const ibv_wc& completion) const {
   return buffers_[index];
 }
 
-bool VerbsLink::Release(const ibv_wc& completion) {
-  const VerbsImmediate immediate = VerbsImmediate::Decode(completion.imm_data);
-  const uint32_t credit = credit_.fetch_add(immediate.credit) + immediate.credit;
-  if (credit > peer_depth_ - kReserved) return false;
+bool VerbsLink::HasGoodCredit(const ibv_wc& completion) const {
+  // What is taken from credit_ meanwhile only makes more room.
+  return VerbsImmediate::Decode(completion.imm_data).credit <= max_credit_ - credit_.load();
+}
+
+uint32_t VerbsLink::Release(const ibv_wc& completion) {
+  if (!HasGoodCredit(completion)) return static_cast<uint32_t>(CloseReason::kBadCredit);
+  credit_.fetch_add(VerbsImmediate::Decode(completion.imm_data).credit);
   // News of credit alone came out of the reserve, and is not owed.
-  released_unowed_ += completion.byte_len == 0 && !immediate.is_answer;
+  released_unowed_ += completion.byte_len == 0;
   released_[released_count_++] = static_cast<uint32_t>(completion.wr_id);
-  return released_count_ < kReceiveBatch || PostReceives() == 0;
+  return released_count_ < kReceiveBatch ? 0 : static_cast<uint32_t>(PostReceives());
 }
 
 void VerbsLink::OnSent(const ibv_wc& completion) {

@@ -66,6 +66,12 @@ class VerbsLink {
   bool Prepare(VerbsOffer* mine);
   bool Connect(const VerbsOffer& theirs);
 
+  // Ends the queue pair: the peer can write no more once this returns, and what was posted is
+  // flushed. The object must stay until the queue pair may go. Any number of times. Engine thread.
+  void End();
+
+  bool ended() const { return ended_; }
+
   int rank() const { return rank_; }
   uint32_t qp_number() const { return qp_->qp_num; }
 
@@ -82,9 +88,12 @@ class VerbsLink {
 
   // Completions. Callers hold the transport's receive lock.
   const Record& Received(const ibv_wc& completion) const;
-  // The buffer is free again, and the credit that came with it counts; false if that is more than
-  // there can be. The buffer is posted with others: by PostReceives, at the latest.
-  bool Release(const ibv_wc& completion);
+  // Whether there can be as much credit as came with it.
+  bool HasGoodCredit(const ibv_wc& completion) const;
+  // The buffer is free again, and the credit that came with it counts; 0, or why the link is of no
+  // use any more. The buffer is posted with others: by PostReceives, at the latest.
+  uint32_t Release(const ibv_wc& completion);
+  // 0, or the errno of the first time that it failed.
   int PostReceives();
   void OnSent(const ibv_wc& completion);
 
@@ -97,7 +106,8 @@ class VerbsLink {
  private:
   static constexpr uint64_t kSendMark = 1ULL << 63;
   static constexpr uint32_t kReserved = 8;      // buffers at the peer for news of credit alone
-  static constexpr uint32_t kSignalEvery = 32;  // work requests between two completions
+  static constexpr uint32_t kMaxOfferedDepth = 1 << 16;  // no device has so many
+  static constexpr uint32_t kSignalEvery = 32;           // work requests between two completions
   static constexpr uint32_t kReceiveBatch = 16;
   static constexpr uint32_t kSendBatch = 32;
   static constexpr uint32_t kMostPerRecord = 2;  // work requests
@@ -119,16 +129,18 @@ class VerbsLink {
   VerbsDevice* const device_;
   const int rank_;
   ibv_qp* qp_ = nullptr;
+  bool ended_ = false;           // engine thread
   uint32_t packet_number_ = 0;   // of the first packet sent
-  uint32_t peer_depth_ = 0;      // how many receive buffers the peer has
   std::vector<Record> buffers_;  // one for each posted receive
   ibv_mr* buffers_mr_ = nullptr;
 
   uint32_t released_[kReceiveBatch];  // receive lock: buffers to be posted again
   uint32_t released_count_ = 0;       // receive lock
   uint32_t released_unowed_ = 0;      // receive lock: of these, how many held no record
+  int receive_failed_ = 0;            // receive lock
 
   FutexLock send_lock_;                   // engine and faulting threads
+  uint32_t max_credit_ = 0;               // buffers that the peer offered, less its reserve
   std::atomic<uint32_t> credit_{0};       // buffers that wait at the peer; taken under send_lock_
   std::atomic<uint32_t> unfinished_{0};   // work requests whose completion is not seen
   uint32_t since_signal_ = 0;             // send_lock_

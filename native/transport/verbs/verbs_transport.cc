@@ -15,12 +15,14 @@ namespace pagemesh {
 namespace {
 
 constexpr uint32_t kCompletionToken = 0x40000000;  // TCP's tokens are connection numbers
+constexpr uint32_t kEventToken = 0x40000001;
 constexpr int kDrainTries = 200;                   // of 5 ms, before a link is given up at the end
 
 // Where a record carries keys; lib/protocol/messages.ts uses words 0 and 1 of page messages.
 constexpr int kRequesterKey = 2;  // rkey, address low, address high
 constexpr int kHomeKey = 5;
 constexpr int kAnswerSlot = 8;  // of requests: the slot of the thread that looks itself, plus one
+constexpr uint32_t kNewsAlone = 0;  // in place of a kind: nothing came but news of credit
 
 bool IsRequest(uint32_t kind) {
   return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
@@ -65,12 +67,15 @@ void VerbsTransport::TcpClient::OnAccepted(int connection) {
 void VerbsTransport::TcpClient::OnClosed(int connection, int rank, uint32_t reason) {
   if (rank != kNoRank) {
     owner_->PollCompletions();  // its last words may have come over the link
-    owner_->in_use_[rank].store(nullptr);
+    owner_->EndLink(rank);
   }
   owner_->client_->OnClosed(connection, rank, reason);
 }
 bool VerbsTransport::TcpClient::DescribeRegion(uint32_t region, RegionMemory* memory) {
   return owner_->client_->DescribeRegion(region, memory);
+}
+int VerbsTransport::TcpClient::HomeOf(uint32_t region, uint32_t page) {
+  return owner_->client_->HomeOf(region, page);
 }
 
 bool VerbsTransport::Bind(int connection, int rank) {
@@ -81,7 +86,7 @@ bool VerbsTransport::Bind(int connection, int rank) {
 
 void VerbsTransport::Close(int connection) {
   for (uint32_t rank = 0; rank < kMaxMembers; rank++) {
-    if (connections_[rank] == connection) in_use_[rank].store(nullptr);
+    if (connections_[rank] == connection) EndLink(static_cast<int>(rank));
   }
   tcp_.Close(connection);
 }
@@ -134,7 +139,10 @@ bool VerbsTransport::OpenLinks(const RdmaAddress& at, int rank, std::string* wha
   epoll_event event = {};
   event.events = EPOLLIN;
   event.data.u32 = kCompletionToken;
-  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, device_->event_fd(), &event) != 0) {
+  bool watched = epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, device_->event_fd(), &event) == 0;
+  event.data.u32 = kEventToken;
+  watched = watched && epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, device_->async_fd(), &event) == 0;
+  if (!watched) {
     *what = strerror(errno);
     device_.reset();
     return false;
@@ -212,10 +220,11 @@ void VerbsTransport::AddKeys(Record* record) {
 void VerbsTransport::KeepKeys(int from, const Record& record) {
   const bool is_request = IsRequest(record.kind);
   if (device_ == nullptr || !(is_request || IsRecall(record.kind))) return;
+  // A record that the protocol will refuse must not replace what an honest member has told.
+  if (client_->HomeOf(record.region, record.page) != (is_request ? rank_ : from)) return;
   RegionMemory memory;
   if (!client_->DescribeRegion(record.region, &memory)) return;
   const uint32_t page = record.page;
-  if (page >= memory.length / memory.page_bytes) return;
   if (is_request) {
     frames_.Keep(from, from, memory, page, ReadKey(record, kRequesterKey));
     const uint32_t slot = record.words[kAnswerSlot];
@@ -314,11 +323,15 @@ bool VerbsTransport::TrySend(int rank, const Record& record, uint32_t slot) {
 }
 
 void VerbsTransport::OnReady(uint32_t token, uint32_t events) {
-  if (token != kCompletionToken) {
+  if (token != kCompletionToken && token != kEventToken) {
     tcp_.OnReady(token, events);
     return;
   }
   if (device_ == nullptr) return;
+  if (token == kEventToken) {
+    TakeDeviceEvents();
+    return;
+  }
   device_->AcknowledgeEvents();
   PollCompletions();
 }
@@ -381,12 +394,13 @@ bool VerbsTransport::TakeLocked(const ibv_wc& completion) {
     return true;
   }
   Record record;
-  if (completion.byte_len == 0 || link->has_backlog() || !Decode(*link, completion, &record) ||
-      !client_->TakeAnswer(link->rank(), record)) {
+  if (link->has_backlog() || !link->HasGoodCredit(completion) ||
+      !Decode(*link, completion, &record) || !client_->TakeAnswer(link->rank(), record)) {
     return false;
   }
   link_records_.fetch_add(1, std::memory_order_relaxed);
-  return link->Release(completion);
+  link->Release(completion);  // if it fails now, the engine's PostReceives says so
+  return true;
 }
 
 void VerbsTransport::KeepLocked(const ibv_wc& completion) {
@@ -439,6 +453,7 @@ bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
   VerbsLink* link = links_[rank].get();
   PM_CHECK_STATE(link != nullptr, rank, completion.status);
   if (completion.status != IBV_WC_SUCCESS) {
+    if (link->ended()) return true;  // flushed, of a member that is down
     Break(rank, kFirstVerbsReason + static_cast<uint32_t>(completion.status));
     return true;
   }
@@ -449,17 +464,20 @@ bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
   return Deliver(link, completion);
 }
 
-// What a completion says, as a record. The bytes are a peer's: false if they cannot be.
+// What a completion says, as a record: one of kind kNewsAlone if it is that. The bytes are a peer's:
+// false if they cannot be. A WRITE ends a receive too, if it has immediate data, and leaves what was
+// in the buffer: it may only be an answer.
 bool VerbsTransport::Decode(const VerbsLink& link, const ibv_wc& completion, Record* record) const {
   if ((completion.wc_flags & IBV_WC_WITH_IMM) == 0) return false;
   const VerbsImmediate immediate = VerbsImmediate::Decode(completion.imm_data);
   if (immediate.is_answer != (completion.opcode == IBV_WC_RECV_RDMA_WITH_IMM)) return false;
+  *record = {};
+  if (!immediate.is_answer && completion.byte_len == 0) return true;
   if (!immediate.is_answer) {
     *record = link.Received(completion);
-    return completion.byte_len == sizeof(Record) && record->kind != 0 &&
+    return completion.byte_len == sizeof(Record) && record->kind != kNewsAlone &&
            record->kind < kFirstBlobKind;
   }
-  *record = {};
   record->payload_bytes = completion.byte_len;
   record->kind = immediate.exclusive ? kKindDataExclusive : kKindData;
   record->view = immediate.view;
@@ -468,12 +486,14 @@ bool VerbsTransport::Decode(const VerbsLink& link, const ibv_wc& completion, Rec
 
 bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
   const int rank = link->rank();
-  if (completion.byte_len != 0 && !broken_[rank]) {
-    Record record;
-    if (!Decode(*link, completion, &record)) {
-      Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
-      return true;
-    }
+  // Whoever had broken the protocol before may have sent more; it is not heard any more.
+  if (broken_[rank]) return true;
+  Record record;
+  if (!Decode(*link, completion, &record)) {
+    Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
+    return true;
+  }
+  if (record.kind != kNewsAlone) {
     size_t length = 0;
     if (IsPage(record.kind)) {
       // The bytes are in the frame already, by the right that was given for its chunk; whether
@@ -496,16 +516,44 @@ bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
     }
     link_records_.fetch_add(1, std::memory_order_relaxed);
   }
-  FutexGuard guard(receive_lock_);
-  if (!link->Release(completion)) Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
+  uint32_t failed;
+  {
+    FutexGuard guard(receive_lock_);
+    failed = link->Release(completion);
+  }
+  if (failed != 0) Break(rank, failed);
   return true;
+}
+
+// What the device says of itself and of queue pairs. A port that is down is no reason to give up:
+// it may come back, and if not, what is sent runs out of tries within a second.
+void VerbsTransport::TakeDeviceEvents() {
+  ibv_event_type type;
+  uint32_t qp_number;
+  while (device_->TakeEvent(&type, &qp_number)) {
+    const bool of_device = type == IBV_EVENT_DEVICE_FATAL || type == IBV_EVENT_CQ_ERR;
+    for (const auto& link : links_) {
+      if (link == nullptr || LinkTo(link->rank()) != link.get()) continue;
+      if (!of_device && link->qp_number() != qp_number) continue;
+      PollCompletions();  // what it sent before is still good
+      Break(link->rank(), kFirstVerbsEventReason + static_cast<uint32_t>(type));
+    }
+  }
+}
+
+// No record goes over the link any more, and the member can write no more: when it is down, what it
+// still believes that it may write must not change. The queue pair itself stays until the end,
+// because threads may be about to post to it; what is flushed from it is of no interest.
+void VerbsTransport::EndLink(int rank) {
+  in_use_[rank].store(nullptr);
+  if (links_[rank] != nullptr) links_[rank]->End();
 }
 
 // The link to a member is of no use any more: so is the member.
 void VerbsTransport::Break(int rank, uint32_t reason) {
   if (broken_[rank]) return;
   broken_[rank] = true;
-  in_use_[rank].store(nullptr);
+  EndLink(rank);
   const int connection = connections_[rank];
   if (connection < 0 || !tcp_.IsOpen(rank)) return;
   tcp_.Close(connection);

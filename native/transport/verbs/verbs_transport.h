@@ -68,6 +68,7 @@ class VerbsTransport final : public Transport {
     bool TakeAnswer(int, const Record&) override { return false; }
     bool DescribeSlot(uint32_t, uint32_t*, uint32_t*) override { return false; }
     bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
+    int HomeOf(uint32_t region, uint32_t page) override;
 
    private:
     VerbsTransport* const owner_;
@@ -81,12 +82,14 @@ class VerbsTransport final : public Transport {
   bool Fetch();
   void ProgressAll();
   bool HandleCompletion(const ibv_wc& completion);
+  void TakeDeviceEvents();
   bool Deliver(VerbsLink* link, const ibv_wc& completion);
   bool Decode(const VerbsLink& link, const ibv_wc& completion, Record* record) const;
   bool AnswersLocked(bool all);
   bool TakeLocked(const ibv_wc& completion);
   void KeepLocked(const ibv_wc& completion);
   void Break(int rank, uint32_t reason);
+  void EndLink(int rank);
 
   static constexpr int kPollBatch = 32;
   static constexpr int kThreadPollBatch = 4;
