@@ -2,7 +2,7 @@
 // It runs before node_modules exists, so it imports nothing but Node's own modules.
 // All its output goes to stderr: stdout belongs to the program that runs after it.
 //
-//   node scripts/setup.mjs [--quiet] [--lint] [--only npm,addon,typescript,floor]
+//   node scripts/setup.mjs [--quiet] [--lint] [--only npm,addon,typescript,programs]
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import * as fs from 'node:fs'
@@ -18,7 +18,7 @@ const quiet = process.argv.includes('--quiet')
 const forLint = process.argv.includes('--lint')
 const onlyAt = process.argv.indexOf('--only')
 const steps =
-  onlyAt < 0 ? ['npm', 'addon', 'typescript', 'floor'] : process.argv[onlyAt + 1].split(',')
+  onlyAt < 0 ? ['npm', 'addon', 'typescript', 'programs'] : process.argv[onlyAt + 1].split(',')
 
 /** Debian package → the program, or the file, that it brings. */
 const buildPrograms = {
@@ -188,17 +188,29 @@ function ensureTypeScript() {
   writeStamp('dist/.stamp', stamp)
 }
 
-/** The C programs that benchmarks are measured against: bench/floor/NAME.c → build/bench/NAME. */
-function ensureFloorPrograms() {
-  const headers = filesUnder('bench/floor', '.h')
-  for (const source of filesUnder('bench/floor', '.c')) {
-    const program = path.join('build/bench', path.basename(source, '.c'))
-    const flags = ['-O2', '-Wall', '-Wextra']
-    const stamp = hashOf([source, ...headers], ...flags)
+/** What benchmarks are measured against, and what tests lead: FROM/NAME.c → INTO/NAME. */
+const programFolders = [
+  { from: 'bench/floor', into: 'build/bench', ending: '', flags: ['-lpthread'] },
+  { from: 'test/softroce/fixtures', into: 'build/softroce', ending: '', flags: ['-libverbs'] },
+  // A device that fails on demand; found by LD_LIBRARY_PATH.
+  {
+    from: 'test/native/fixtures/verbs',
+    into: 'build/stub-verbs',
+    ending: '.so.1',
+    flags: ['-shared', '-fPIC'],
+  },
+]
+
+function ensureCPrograms({ from, into, ending, flags }) {
+  const headers = filesUnder(from, '.h')
+  for (const source of filesUnder(from, '.c')) {
+    const program = path.join(into, path.basename(source, '.c') + ending)
+    const all = ['-O2', '-Wall', '-Wextra', '-o', program, source, ...flags]
+    const stamp = hashOf([source, ...headers], ...all)
     if (readOr(`${program}.stamp`, '') === stamp && fs.existsSync(program)) continue
     ensurePrograms(buildPrograms)
-    fs.mkdirSync('build/bench', { recursive: true })
-    run(`compiling ${source}`, 'cc', [...flags, '-o', program, source, '-lpthread'])
+    fs.mkdirSync(into, { recursive: true })
+    run(`compiling ${source}`, 'cc', all)
     writeStamp(`${program}.stamp`, stamp)
   }
 }
@@ -246,4 +258,4 @@ if (forLint) ensurePrograms({ ...buildPrograms, ...lintPrograms })
 if (steps.includes('npm')) ensureNodeModules()
 if (steps.includes('addon')) ensureAddon()
 if (steps.includes('typescript')) ensureTypeScript()
-if (steps.includes('floor')) ensureFloorPrograms()
+if (steps.includes('programs')) programFolders.forEach(ensureCPrograms)
