@@ -14,8 +14,8 @@
 namespace pagemesh {
 namespace {
 
-constexpr uint8_t kRetries = 7;
-constexpr uint8_t kTimeout = 14;  // 4.096 us * 2^14: 67 ms a try, half a second in all
+constexpr uint8_t kRetries = 6;   // rxe takes 7 as for ever
+constexpr uint8_t kTimeout = 16;  // 4.096 us * 2^16: 268 ms a try, less than 2 s in all
 constexpr uint8_t kHopLimit = 64;
 constexpr uint32_t kPacketNumberMask = 0xffffff;  // queue pairs are numbered by 24 bits too
 constexpr uint32_t kFirstQpNumber = 2;            // 0 and 1 are the device's own

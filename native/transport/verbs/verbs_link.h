@@ -105,7 +105,7 @@ class VerbsLink {
 
  private:
   static constexpr uint64_t kSendMark = 1ULL << 63;
-  static constexpr uint32_t kReserved = 8;      // buffers at the peer for news of credit alone
+  static constexpr uint32_t kReserved = 8;  // buffers at the peer for news of credit alone
   static constexpr uint32_t kMaxOfferedDepth = 1 << 16;  // no device has so many
   static constexpr uint32_t kSignalEvery = 32;           // work requests between two completions
   static constexpr uint32_t kReceiveBatch = 16;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint32_t kCompletionToken = 0x40000000;  // TCP's tokens are connection numbers
 constexpr uint32_t kEventToken = 0x40000001;
-constexpr int kDrainTries = 200;                   // of 5 ms, before a link is given up at the end
+constexpr int kDrainTries = 200;  // of 5 ms, before a link is given up at the end
 
 // Where a record carries keys; lib/protocol/messages.ts uses words 0 and 1 of page messages.
 constexpr int kRequesterKey = 2;  // rkey, address low, address high
@@ -526,7 +526,7 @@ bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
 }
 
 // What the device says of itself and of queue pairs. A port that is down is no reason to give up:
-// it may come back, and if not, what is sent runs out of tries within a second.
+// it may come back, and if not, what is sent runs out of tries within two seconds.
 void VerbsTransport::TakeDeviceEvents() {
   ibv_event_type type;
   uint32_t qp_number;
