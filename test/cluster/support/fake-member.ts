@@ -45,6 +45,7 @@ export class RawPeer {
     socket.on('close', () => (this.closed = true))
   }
 
+  /** A connection to rank 0. */
   static async connect(meeting: Meeting): Promise<RawPeer> {
     const address = await eventually('rank 0', () => {
       try {
@@ -53,6 +54,10 @@ export class RawPeer {
         return undefined // not published yet
       }
     })
+    return RawPeer.connectTo(address)
+  }
+
+  static async connectTo(address: { host: string; port: number }): Promise<RawPeer> {
     const socket = connect(address)
     await within(once(socket, 'connect'), 'a connection')
     return new RawPeer(socket)
@@ -98,33 +103,62 @@ export class RawPeer {
   }
 }
 
-/** Holds the key, joins as rank 1 of 2, and can then say anything. */
-export class FakeMember {
-  private constructor(readonly peer: RawPeer) {}
+/** Proves over a fresh connection that it is a member. */
+async function shakeHands(peer: RawPeer, meeting: Meeting, rank: number): Promise<void> {
+  const { size } = meeting
+  const handshake = new ClientHandshake({ key: parseKey(meeting.key), rank, size })
+  peer.send({ kind: Kind.Cluster, payload: handshake.start() })
+  for (;;) {
+    const { payload } = await peer.next(Kind.Cluster)
+    const step = handshake.receive(payload)
+    if (step.state === 'done') return
+    if (step.state === 'failed') throw step.error
+    if (step.send !== undefined) peer.send({ kind: Kind.Cluster, payload: step.send })
+  }
+}
 
-  /** Goes as far as the handshake. */
+/** Holds the key, joins as the last rank, and can then say anything. */
+export class FakeMember {
+  private constructor(
+    /** The connection to rank 0. */
+    readonly peer: RawPeer,
+    readonly rank: number,
+    /** The connections to all others, by rank. */
+    readonly peers: RawPeer[],
+  ) {}
+
+  /** Goes as far as the handshake with rank 0. */
   static async authenticate(meeting: Meeting): Promise<FakeMember> {
     const peer = await RawPeer.connect(meeting)
-    const { size } = meeting
-    const handshake = new ClientHandshake({ key: parseKey(meeting.key), rank: 1, size })
-    peer.send({ kind: Kind.Cluster, payload: handshake.start() })
-    for (;;) {
-      const { payload } = await peer.next(Kind.Cluster)
-      const step = handshake.receive(payload)
-      if (step.state === 'done') return new FakeMember(peer)
-      if (step.state === 'failed') throw step.error
-      if (step.send !== undefined) peer.send({ kind: Kind.Cluster, payload: step.send })
+    const rank = meeting.size - 1
+    await shakeHands(peer, meeting, rank)
+    return new FakeMember(peer, rank, [peer])
+  }
+
+  /** Is connected to all, and has said nothing about links. */
+  static async joinWithoutLinks(meeting: Meeting): Promise<FakeMember> {
+    const fake = await FakeMember.authenticate(meeting)
+    fake.say({ type: 'register', host: '127.0.0.1', port: 9 })
+    const { payload } = await fake.peer.next(Kind.Cluster)
+    const { addresses } = JSON.parse(payload.toString()) as {
+      addresses: { host: string; port: number }[]
     }
+    for (let rank = 1; rank < fake.rank; rank++) {
+      const peer = await RawPeer.connectTo(addresses[rank])
+      await shakeHands(peer, meeting, fake.rank)
+      fake.peers.push(peer)
+    }
+    fake.say({ type: 'ready' })
+    await fake.peer.next(Kind.Cluster) // go
+    return fake
   }
 
   static async join(meeting: Meeting): Promise<FakeMember> {
-    const fake = await FakeMember.authenticate(meeting)
-    fake.say({ type: 'register', host: '127.0.0.1', port: 9 })
-    await fake.peer.next(Kind.Cluster) // the table
-    fake.say({ type: 'ready' })
-    await fake.peer.next(Kind.Cluster) // go
-    fake.peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([0]) }) // no link, thank you
-    await fake.peer.next(Kind.LinkControl)
+    const fake = await FakeMember.joinWithoutLinks(meeting)
+    for (const peer of fake.peers) {
+      peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([0]) }) // no link, thank you
+      await peer.next(Kind.LinkControl)
+    }
     return fake
   }
 
@@ -143,6 +177,11 @@ export class FakeMember {
     const { region } = JSON.parse(payload.toString()) as { region: { id: number } }
     this.sayOfRegions({ type: 'mapped', id: region.id, errno: 0 })
     return region.id
+  }
+
+  /** Ends like a process that is killed. */
+  destroy(): void {
+    for (const peer of this.peers) peer.destroy()
   }
 }
 

@@ -9,10 +9,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Test } from 'tap'
 import { formatKey, generateKey } from '../../../dist/cluster/key.js'
 import type * as pagemesh from '../../../dist/index.js'
+import { nodeOptions, ownAddress, patienceMs, transport } from './machine.js'
 
 const program = path.resolve('test/fixtures/members/member.mjs')
-/** Far beyond what anything here takes, so that only a real hang ends in it. */
-const patienceMs = 20_000
 
 /** What a failure looks like on this side of the process boundary. */
 export interface Failure {
@@ -74,7 +73,7 @@ export class Member {
     environment: Readonly<Record<string, string>> = {},
   ) {
     // By way of env, as tap puts options of its own into the environment of what a test starts.
-    const variables = { NODE_OPTIONS: '', ...environment }
+    const variables = { NODE_OPTIONS: nodeOptions, ...environment }
     const assignments = Object.entries(variables).map(([name, value]) => `${name}=${value}`)
     this.child = spawn('env', [...assignments, process.execPath, program], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
@@ -168,14 +167,14 @@ export function meetInFile(t: Test, size: number): Meeting {
 }
 
 export async function meetAtAddress(size: number): Promise<Meeting> {
-  const rendezvous = `127.0.0.1:${await freePort()}`
+  const rendezvous = `${ownAddress}:${await freePort()}`
   return { size, key: formatKey(generateKey()), rendezvous, file: '' }
 }
 
-/** A port of 127.0.0.1 where nobody listens. */
+/** A port of our own address where nobody listens. */
 export async function freePort(): Promise<number> {
   const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => server.listen(0, ownAddress, resolve))
   const { port } = server.address() as { port: number }
   await new Promise((resolve) => server.close(resolve))
   return port
@@ -220,13 +219,14 @@ export async function joinAll(
   members: readonly Member[],
   options: pagemesh.JoinOptions = {},
 ): Promise<void> {
-  await all(
+  const found = await all(
     members,
-    async (room, given) => {
-      await room.join(given)
-    },
+    async (room, given) => (await room.join(given)).stats().transport,
     options,
   )
+  const expected = members.length === 1 ? 'tcp' : transport
+  const other = found.findIndex((each) => each !== expected)
+  if (other >= 0) throw new Error(`rank ${other} uses ${found[other]}, not ${expected}`)
 }
 
 /** Runs a function in all members at the same time; results by rank. */

@@ -1,0 +1,736 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import t, { type Test } from 'tap'
+import { Kind } from '../../../dist/protocol/messages.js'
+import { encodeRecord, type RawRecord } from '../../cluster/support/fake-member.js'
+import {
+  leaveAll,
+  type Meeting,
+  meetInFile,
+  type Member,
+  startMember,
+} from '../../cluster/support/members.js'
+import {
+  answerFor,
+  type FakeOptions,
+  type Frame,
+  keyedWords,
+  type Offer,
+  Status,
+  VerbsFake,
+} from '../support/verbs-fake.js'
+
+// What a member does when another one, which holds the key and has a queue pair to it, breaks the
+// rules. Runs where there is an RDMA device: test/softroce/hostile-verbs.spec.ts takes it there.
+
+const pageBytes = 4096
+const chunkPages = 1024 // registered at a time, so what one key reaches
+/** Of a region with a half for each of two members. */
+const ownPages = 2 * chunkPages
+const byteLength = 2 * ownPages * pageBytes
+/** At either end of a member's half: what wrong addresses lead to. */
+const edgePages = 4
+const servedFill = 7
+
+/** Has real members join, from rank 0 on, and a fake one as the last rank. */
+async function meet(
+  t: Test,
+  members: readonly Member[],
+  options: FakeOptions & { heartbeatTimeoutMs?: number } = {},
+): Promise<VerbsFake> {
+  const meeting = meetInFile(t, members.length + 1)
+  const { heartbeatTimeoutMs = 60_000 } = options
+  const joined = joinReal(members, meeting, { transport: 'verbs', heartbeatTimeoutMs })
+  const fake = await VerbsFake.join(t, meeting, options)
+  await joined
+  return fake
+}
+
+async function joinReal(
+  members: readonly Member[],
+  { size, key, rendezvous }: Meeting,
+  more: { transport: 'verbs' | 'auto'; heartbeatTimeoutMs: number },
+): Promise<void> {
+  await Promise.all(
+    members.map((member, rank) =>
+      member.run(
+        async (room, options) => {
+          await room.join(options)
+        },
+        { size, key, rendezvous, rank, joinTimeoutMs: 300_000, ...more },
+      ),
+    ),
+  )
+}
+
+/** Opens a region of which each has a half; the outermost of the own pages begin as fives. */
+async function openHalves(zero: Member, fake: VerbsFake): Promise<void> {
+  const open = zero.run(
+    async (room, options, ownBytes, edgeBytes) => {
+      const { buffer } = await room.open('r', options)
+      for (const start of [0, ownBytes - edgeBytes]) {
+        new Int32Array(buffer, start, edgeBytes / 4).fill(5)
+      }
+    },
+    { byteLength },
+    ownPages * pageBytes,
+    edgePages * pageBytes,
+  )
+  await fake.member.answerMap()
+  await open
+}
+
+const dataRecord = (page: number, more: Partial<RawRecord> = {}): RawRecord => ({
+  kind: Kind.Data,
+  page,
+  payloadBytes: pageBytes,
+  ...more,
+})
+
+function prefetch(member: Member, page: number): Promise<void> {
+  return member.run(
+    (room, offset, length) => room.regions.r.prefetch(offset, length, 'read'),
+    page * pageBytes,
+    pageBytes,
+  )
+}
+
+/** Lets the member have a page of the fake's, filled; gives the key that it told. */
+async function serve(t: Test, zero: Member, fake: VerbsFake, page: number): Promise<Frame> {
+  const fetched = prefetch(zero, page)
+  const request = await fake.request(0)
+  t.equal(request.page, page)
+  await fake.write(0, request, pageBytes, servedFill)
+  await fake.send(0, dataRecord(page))
+  await fetched
+  return request
+}
+
+/** The words of that many pages that are not `word`; it must be able to read them. */
+function strangeWords(
+  member: Member,
+  firstPage: number,
+  pageCount: number,
+  word: number,
+): Promise<number> {
+  return member.run(
+    (room, offset, length, expected) => {
+      const words = new Int32Array(room.regions.r.buffer, offset, length)
+      return words.filter((found) => found !== expected).length
+    },
+    firstPage * pageBytes,
+    (pageCount * pageBytes) / 4,
+    word,
+  )
+}
+
+/** The words of the own pages that were given a value and have another one. */
+async function strangeOwnWords(zero: Member): Promise<number> {
+  const starts = [0, ownPages - edgePages]
+  const counts = await Promise.all(starts.map((page) => strangeWords(zero, page, edgePages, 5)))
+  return counts[0] + counts[1]
+}
+
+const servedWord = servedFill * 0x01010101
+
+async function leave(zero: Member): Promise<void> {
+  await zero.run((room) => room.mesh.leave())
+}
+
+interface Scene {
+  readonly t: Test
+  readonly zero: Member
+  readonly fake: VerbsFake
+  /** Page `ownPages`, which the member has been served and holds. */
+  readonly held: Frame
+  /** The page after it, which the member has asked for. */
+  readonly awaited: Frame
+}
+
+interface Case {
+  act(scene: Scene): Promise<unknown>
+  readonly reason: RegExp
+}
+
+const linkFailed = /its link failed: [a-z ]+ \(verbs (status|event) \d+\)/
+const cannotBe = /it sent a record that cannot be/
+const nobodyAsked = /it sent a page that nobody asked for/
+const brokeProtocol = /it broke the protocol: /
+const tooMuchRoom = /it claimed more room for messages than there can be/
+
+const at = (frame: Frame, pages: number, bytes = 0): Frame => ({
+  rkey: frame.rkey,
+  address: frame.address + BigInt(pages * pageBytes + bytes),
+})
+
+/** A write that the member's device must refuse. */
+function badWrite(frame: (held: Frame) => Frame, lengthBytes = pageBytes): Case {
+  return {
+    act: async ({ t, fake, held }) =>
+      t.equal(await fake.write(0, frame(held), lengthBytes, 9), Status.access, 'refused'),
+    reason: linkFailed,
+  }
+}
+
+/** A record that is taken off the queue pair and found wrong. */
+function badRecord(reason: RegExp, ...records: RawRecord[]): Case {
+  return {
+    act: async ({ fake }) => {
+      for (const record of records) await fake.send(0, record)
+    },
+    reason,
+  }
+}
+
+function badBytes(lengthBytes: number, reason: RegExp, record = dataRecord(ownPages + 1)): Case {
+  return {
+    act: ({ fake }) => {
+      const bytes = Buffer.alloc(lengthBytes)
+      encodeRecord(record).copy(bytes)
+      return fake.sendBytes(0, bytes)
+    },
+    reason,
+  }
+}
+
+/** A request whose keys lead nowhere good: the member itself is to write there. */
+function badKeys(keys: (fake: VerbsFake) => Promise<Frame>, reason: RegExp): Case {
+  return {
+    act: async ({ fake }) => {
+      const words = keyedWords(0, await keys(fake))
+      await fake.send(0, { kind: Kind.ReadRequest, page: 3, words })
+    },
+    reason,
+  }
+}
+
+const requester = (rank: number): number[] => keyedWords(rank, { rkey: 1, address: 4096n })
+
+const cases: Record<string, Case> = {
+  'a write with a key of nothing': badWrite((held) => ({ ...held, rkey: held.rkey ^ 0x7fff00 })),
+  'a write with an old key': badWrite((held) => ({ ...held, rkey: held.rkey ^ 1 })),
+  'a write with the key 0': badWrite((held) => ({ ...held, rkey: 0 })),
+  'a write below its chunk': badWrite((held) => at(held, -1)),
+  "a write into the member's own pages": badWrite((held) => at(held, -ownPages)),
+  'a write beyond its chunk': badWrite((held) => at(held, chunkPages)),
+  'a write across the end of its chunk': badWrite((held) => at(held, chunkPages, -2048)),
+  'a write to address 0': badWrite((held) => ({ ...held, address: 0n })),
+  'a write to the last address': badWrite((held) => ({ ...held, address: 2n ** 64n - 4096n })),
+
+  'a page that nobody awaits': {
+    act: async ({ t, fake, held }) => {
+      t.equal(await fake.write(0, at(held, 2), pageBytes, 9), Status.success, 'in its chunk')
+      await fake.send(0, dataRecord(ownPages + 2))
+    },
+    reason: nobodyAsked,
+  },
+  'a page that is held': badRecord(nobodyAsked, dataRecord(ownPages)),
+  'an exclusive page that is held': badRecord(
+    nobodyAsked,
+    dataRecord(ownPages, { kind: Kind.DataExclusive }),
+  ),
+  'a page out of range': badRecord(nobodyAsked, dataRecord(2 * ownPages)),
+  'a page far out of range': badRecord(nobodyAsked, dataRecord(0xffffffff)),
+  'a page of a region that does not exist': badRecord(
+    nobodyAsked,
+    dataRecord(ownPages + 1, { region: 7 }),
+  ),
+  'a page of a region beyond all': badRecord(
+    nobodyAsked,
+    dataRecord(ownPages + 1, { region: 0xffffffff }),
+  ),
+  'a page written back that nobody recalled': badRecord(
+    nobodyAsked,
+    dataRecord(0, { kind: Kind.WriteBack }),
+  ),
+  'an unknown kind of page': badRecord(nobodyAsked, dataRecord(ownPages + 1, { kind: 0x50 })),
+  'an awaited page, a byte short': badRecord(
+    nobodyAsked,
+    dataRecord(ownPages + 1, { payloadBytes: pageBytes - 1 }),
+  ),
+  'an awaited page, twice as long': badRecord(
+    nobodyAsked,
+    dataRecord(ownPages + 1, { payloadBytes: 2 * pageBytes }),
+  ),
+  'an awaited page of length 0': badRecord(
+    nobodyAsked,
+    dataRecord(ownPages + 1, { payloadBytes: 0 }),
+  ),
+
+  'a record a byte short': badBytes(63, cannotBe),
+  'a record of one byte': badBytes(1, cannotBe),
+  'a record a byte long': badBytes(65, linkFailed),
+  'a record of a page': badBytes(pageBytes, linkFailed),
+  'kind 0': badRecord(cannotBe, { kind: 0 }),
+  'a blob over the link': badRecord(cannotBe, { kind: Kind.RegionControl }),
+  'a word about links over the link': badRecord(cannotBe, { kind: Kind.LinkControl }),
+  'a cluster frame over the link': badRecord(cannotBe, { kind: Kind.Cluster }),
+  'the last kind of a blob': badRecord(cannotBe, { kind: 0xff }),
+  'a kind beyond all': badRecord(cannotBe, { kind: 0xffffffff }),
+  'an unknown kind': badRecord(brokeProtocol, { kind: 50 }),
+  'a control record that has a payload': badRecord(cannotBe, {
+    kind: Kind.Heartbeat,
+    payloadBytes: 1,
+  }),
+  'a view before the first': badRecord(brokeProtocol, { kind: Kind.Heartbeat, view: 0 }),
+  'a view that two members cannot have': badRecord(brokeProtocol, {
+    kind: Kind.Heartbeat,
+    view: 3,
+  }),
+  'a page of a view beyond all': {
+    act: async ({ fake, awaited }) => {
+      await fake.write(0, awaited, pageBytes, 9)
+      await fake.send(0, dataRecord(ownPages + 1, { view: 0xffffffff }))
+    },
+    reason: brokeProtocol,
+  },
+  'a record without news of credit': {
+    act: ({ fake }) => fake.send(0, { kind: Kind.Heartbeat }, 'none'),
+    reason: cannotBe,
+  },
+  'a write that ends a receive': {
+    act: ({ fake, awaited }) => fake.write(0, awaited, 64, 9, '0'),
+    reason: cannotBe,
+  },
+  'an answer that no thread waits for': {
+    act: ({ fake, awaited }) => fake.write(0, awaited, pageBytes, 9, answerFor(0)),
+    reason: cannotBe,
+  },
+  'an answer for a slot beyond all': {
+    act: ({ fake, awaited }) => fake.write(0, awaited, pageBytes, 9, answerFor(2047, 1, true)),
+    reason: cannotBe,
+  },
+  'an answer of no bytes': {
+    act: ({ fake, awaited }) => fake.write(0, awaited, 0, 9, answerFor(0)),
+    reason: cannotBe,
+  },
+  'a write of no bytes that ends a receive': {
+    act: ({ fake, awaited }) => fake.write(0, awaited, 0, 9, '0'),
+    reason: cannotBe,
+  },
+  'an answer by a record': {
+    act: ({ fake }) => fake.send(0, dataRecord(ownPages + 1), answerFor(0)),
+    reason: cannotBe,
+  },
+  'news alone that calls itself an answer': {
+    act: ({ fake }) => fake.sendBytes(0, Buffer.alloc(0), answerFor(0)),
+    reason: cannotBe,
+  },
+  'news alone, of all bits': {
+    act: ({ fake }) => fake.sendBytes(0, Buffer.alloc(0), '4294967295'),
+    reason: cannotBe,
+  },
+
+  'more credit than it offered': {
+    act: ({ fake }) => fake.send(0, { kind: Kind.Heartbeat }, '200'),
+    reason: tooMuchRoom,
+  },
+  'all the credit that can be said': {
+    act: ({ fake }) => fake.send(0, { kind: Kind.Heartbeat }, '511'),
+    reason: tooMuchRoom,
+  },
+  'more credit by news alone': {
+    act: ({ fake }) => fake.sendBytes(0, Buffer.alloc(0), '249'),
+    reason: tooMuchRoom,
+  },
+
+  'a recall by who is not the home': badRecord(brokeProtocol, {
+    kind: Kind.RecallRead,
+    page: 0,
+    words: requester(0),
+  }),
+  "a recall for the member's own": badRecord(brokeProtocol, {
+    kind: Kind.RecallWrite,
+    page: ownPages,
+    words: requester(0),
+  }),
+  'a recall for a rank that is not there': badRecord(brokeProtocol, {
+    kind: Kind.RecallWrite,
+    page: ownPages,
+    words: requester(2),
+  }),
+  'a recall for a rank beyond all': badRecord(brokeProtocol, {
+    kind: Kind.RecallRead,
+    page: ownPages,
+    words: requester(0xffffffff),
+  }),
+  'an invalidation for a rank beyond all': badRecord(brokeProtocol, {
+    kind: Kind.Invalidate,
+    page: ownPages,
+    words: [0xffffffff],
+  }),
+  'a request without a key': badKeys(async () => ({ rkey: 0, address: 0n }), cannotBe),
+  'a request with a key of nothing': badKeys(
+    async (fake) => ({ ...(await fake.memory(pageBytes)), rkey: 0x7fff00 }),
+    /remote access error \(verbs status 10\)/,
+  ),
+  'a request for a page into memory that ends before': badKeys(
+    async (fake) => at(await fake.memory(pageBytes), 0, 1),
+    /remote access error \(verbs status 10\)/,
+  ),
+  "a request for a page into the member's own memory": {
+    act: ({ fake, held }) =>
+      fake.send(0, { kind: Kind.ReadRequest, page: 3, words: keyedWords(0, held) }),
+    reason: /remote access error \(verbs status 10\)/,
+  },
+
+  'a queue pair in error': {
+    act: async ({ fake }) => {
+      fake.hands.order('fail 0')
+      await fake.hands.answer('failed 0')
+      // Nothing tells the member before it sends again.
+      fake.member.peer.send({ kind: Kind.Acquire, words: [2, 0, 5, 1] })
+    },
+    reason: /transport retry counter exceeded \(verbs status 12\)/,
+  },
+}
+
+t.test('a member that breaks the rules of its link', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  for (const [name, { act, reason }] of Object.entries(cases)) {
+    await t.test(name, async (t) => {
+      const fake = await meet(t, [zero])
+      await openHalves(zero, fake)
+      const held = await serve(t, zero, fake, ownPages)
+      const fetch = prefetch(zero, ownPages + 1)
+      const awaited = await fake.request(0)
+      const waiting = zero.failure((room) => room.mesh.barrier())
+      await act({ t, zero, fake, held, awaited })
+      t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message: reason })
+      await t.rejects(fetch, { code: 'ERR_PAGEMESH_MEMBER_DOWN' }, 'the awaited page is not had')
+      t.equal(await strangeOwnWords(zero), 0, 'its own pages are as they were')
+      t.equal(await strangeWords(zero, ownPages, 1, servedWord), 0, 'and the page that it holds')
+      await leave(zero)
+    })
+  }
+  await endWell(t, [zero])
+})
+
+const offers: Record<string, Partial<Offer>> = {
+  'packets of no size': { mtu: 0 },
+  'packets of 8 KiB': { mtu: 6 },
+  'packets beyond all': { mtu: 0xffffffff },
+  'no receives': { receiveDepth: 0 },
+  'receives for its reserve alone': { receiveDepth: 16 },
+  'more receives than a device has': { receiveDepth: 0xffffffff },
+  'queue pair 0': { qpNumber: 0 },
+  'queue pair 1': { qpNumber: 1 },
+  'a queue pair of 25 bits': { qpNumber: 0x1000002 },
+  'a packet number of 25 bits': { packetNumber: 0x1000000 },
+  'an address of nobody': { gid: Buffer.alloc(16) },
+  'a byte less than an offer': { gid: Buffer.alloc(15) },
+  'a byte more than an offer': { gid: Buffer.alloc(17) },
+}
+
+t.test('an offer that makes no sense', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  for (const [name, offer] of Object.entries(offers)) {
+    const meeting = meetInFile(t, 2)
+    const join = joinReal([zero], meeting, { transport: 'verbs', heartbeatTimeoutMs: 60_000 })
+    join.catch(() => undefined)
+    await VerbsFake.offer(t, meeting, { offer })
+    const message = /rank 1 cannot be reached by verbs: the link to rank 1 could not be set up/
+    await t.rejects(join, { code: 'ERR_PAGEMESH_JOIN_FAILED', rank: 1, message }, name)
+  }
+  const meeting = meetInFile(t, 2)
+  const join = joinReal([zero], meeting, { transport: 'auto', heartbeatTimeoutMs: 60_000 })
+  const fake = await VerbsFake.offer(t, meeting, { offer: { qpNumber: 0 } })
+  await join
+  const stats = await zero.run((room) => room.mesh.stats())
+  t.match(stats, { transport: 'tcp', transportDetail: /link to rank 1 could not be set up/ })
+  fake.member.peer.send({ kind: Kind.Acquire, words: [2, 0, 5, 1] })
+  await fake.member.peer.next(Kind.SemaphoreReply)
+  await fake.kill()
+  t.match(await zero.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
+  await leave(zero)
+  await endWell(t, [zero])
+})
+
+t.test('a member that is down writes no more', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  const ends: Record<string, (fake: VerbsFake) => void> = {
+    'nothing was heard of it': () => undefined,
+    'it closed the connection|ECONNRESET': (fake) => fake.member.destroy(),
+    'it sent a record that cannot be': (fake) => fake.member.peer.send({ kind: 0 }),
+  }
+  for (const [reason, end] of Object.entries(ends)) {
+    const fake = await meet(t, [zero], { heartbeatTimeoutMs: 5000 })
+    await openHalves(zero, fake)
+    const held = await serve(t, zero, fake, ownPages)
+    t.equal(await fake.write(0, held, pageBytes, servedFill), Status.success, 'its key is good')
+    const waiting = zero.failure((room) => room.mesh.barrier())
+    end(fake)
+    t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', message: new RegExp(reason) })
+    t.equal(await fake.write(0, held, pageBytes, 9), Status.retry, 'nobody answers its write')
+    t.equal(await strangeWords(zero, ownPages, 1, servedWord), 0, 'which did not land')
+    await leave(zero)
+  }
+  await endWell(t, [zero])
+})
+
+t.test('a link without its process, a connection with it', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  const fake = await meet(t, [zero], { heartbeatTimeoutMs: 5000 })
+  const waiting = zero.failure((room) => room.mesh.barrier())
+  await fake.hands.kill()
+  const message = /its link failed: transport retry counter exceeded \(verbs status 12\)/
+  t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message })
+  await leave(zero)
+  await endWell(t, [zero])
+})
+
+t.test('a member that posts fewer receives than it said', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  const fake = await meet(t, [zero], { receives: 20 })
+  fake.hands.order('repost 0 0')
+  const waiting = zero.failure((room) => room.mesh.barrier())
+  for (let request = 0; request < 40; request++) {
+    fake.member.peer.send({ kind: Kind.Acquire, words: [request, 0, request, 1] })
+  }
+  const message = /its link failed: receiver not ready \(verbs status 13\)/
+  t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message })
+  await leave(zero)
+  await endWell(t, [zero])
+})
+
+t.test('a peer that is killed in the middle of a write', async (t) => {
+  for (const written of ['half a page', 'a page, over and over']) {
+    const zero = startMember(t, meetInFile(t, 1), 0)
+    const fake = await meet(t, [zero])
+    await openHalves(zero, fake)
+    const fetch = prefetch(zero, ownPages)
+    const awaited = await fake.request(0)
+    if (written === 'half a page') {
+      t.equal(await fake.write(0, awaited, pageBytes / 2, 9), Status.success)
+    } else {
+      for (let i = 0; i < 60; i++) void fake.write(0, awaited, pageBytes, 9).catch(() => undefined)
+    }
+    await fake.kill()
+    await t.rejects(fetch, { code: 'ERR_PAGEMESH_MEMBER_DOWN' }, written)
+    t.equal(await strangeOwnWords(zero), 0, 'its own pages are good')
+    const reading = strangeWords(zero, ownPages, 1, 0)
+    await t.rejects(reading, /has ended with 74/, 'nobody reads what was written of it')
+    t.match(zero.stderr, /page 2048 of region 'r' .* is lost: its home, rank 1, is down/)
+  }
+})
+
+// Three members: the last is the fake one, and rank 1 has done nothing wrong.
+t.test('the others go on when one member breaks the rules', async (t) => {
+  const real = [0, 1].map((rank) => startMember(t, meetInFile(t, 1), rank))
+  const [zero, one] = real as [Member, Member]
+  const fake = await meet(t, real)
+  const opened = Promise.all(
+    real.map((member) =>
+      member.run(async (room) => {
+        const region = await room.open('r', { byteLength: 3 * 4096 })
+        if (room.mesh.rank === 0) new Int32Array(region.buffer, 0, 1024).fill(5)
+      }),
+    ),
+  )
+  await fake.member.answerMap()
+  await opened
+  // Rank 0 keeps the page; the request of rank 1 waits there, with the key of its frame.
+  await zero.run(async (room) => {
+    room.kept.pin = await room.regions.r.pin(0, 4096, 'write')
+  })
+  const fetched = prefetch(one, 0)
+  await one.run((room) => room.regions.r.load(0)) // on the same link, after the request
+  const waiting = zero.failure((room) => room.mesh.barrier())
+  const nowhere = { rkey: 0x7fff00, address: 4096n }
+  await fake.send(0, { kind: Kind.RecallRead, page: 0, words: keyedWords(1, nowhere, nowhere) })
+  t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 2, message: brokeProtocol })
+  await zero.run((room) => (room.kept.pin as Disposable)[Symbol.dispose]())
+  await fetched
+  t.equal(await strangeWords(one, 0, 1, 5), 0, 'the page went where rank 1 wanted it')
+  await one.run((room) => {
+    new Int32Array(room.regions.r.buffer, 0, 1024).fill(6)
+  })
+  t.equal(await strangeWords(zero, 0, 1, 6), 0, 'and back')
+  await one.run(async (room) => room.regions.r.fetchAdd(0, 1))
+  t.equal(await zero.run((room) => new Int32Array(room.regions.r.buffer)[0]), 7)
+  const down = one.failure((room) => room.mesh.barrier())
+  await fake.kill()
+  t.match(await down, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 2 })
+  await Promise.all(real.map(leave))
+  await endWell(t, real)
+})
+
+t.test('real members: one is stopped for too long, and goes on', async (t) => {
+  const real = [0, 1, 2].map((rank) => startMember(t, meetInFile(t, 1), rank))
+  const [zero, one, two] = real as [Member, Member, Member]
+  await joinReal(real, meetInFile(t, 3), { transport: 'verbs', heartbeatTimeoutMs: 3000 })
+  await Promise.all(
+    real.map((member) =>
+      member.run(async (room) => {
+        const region = await room.open('r', { byteLength: 3 * 4096 })
+        new Int32Array(region.buffer, room.mesh.rank * 4096, 1024).fill(5)
+        await room.mesh.barrier()
+        await region.prefetch(0, 3 * 4096, 'read')
+        await room.mesh.barrier()
+      }),
+    ),
+  )
+  const waiting = [zero, one].map((member) => member.failure((room) => room.mesh.barrier()))
+  two.signal('SIGSTOP')
+  const silent = { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 2, message: /nothing was heard of it/ }
+  for (const failure of await Promise.all(waiting)) t.match(failure, silent)
+  two.signal('SIGCONT')
+  const alone = await two.failure((room) => room.mesh.barrier())
+  t.match(alone, { code: 'ERR_PAGEMESH_MEMBER_DOWN' }, 'it finds out')
+  for (const member of real)
+    t.equal(await strangeWords(member, 0, 3, 5), 0, 'all hold what they had')
+  await one.run((room) => {
+    new Int32Array(room.regions.r.buffer, 0, 1024).fill(6) // its home is rank 0
+  })
+  t.equal(await strangeWords(zero, 0, 1, 6), 0, 'the two go on')
+  await Promise.all(real.map(leave))
+  await endWell(t, real)
+})
+
+t.test('real members: the home is killed while its pages are on their way', async (t) => {
+  const real = [0, 1, 2].map((rank) => startMember(t, meetInFile(t, 1), rank))
+  const [zero, one, two] = real as [Member, Member, Member]
+  await joinReal(real, meetInFile(t, 3), { transport: 'verbs', heartbeatTimeoutMs: 60_000 })
+  const pages = 1024
+  await Promise.all(
+    real.map((member) =>
+      member.run(async (room, count) => {
+        const length = count * 4096
+        const region = await room.open('r', { byteLength: length, placement: { rank: 2 } })
+        const own = await room.open('own', { byteLength: 4096, placement: { rank: 0 } })
+        const words = new Int32Array(region.buffer)
+        if (room.mesh.rank === 2) for (let i = 0; i < words.length; i++) words[i] = i >> 10
+        if (room.mesh.rank === 0) new Int32Array(own.buffer).fill(5)
+        await room.mesh.barrier()
+      }, pages),
+    ),
+  )
+  const fetching = zero.failure(async (room, count) => {
+    const region = room.regions.r
+    for (;;) {
+      await region.prefetch(0, count * 4096, 'read')
+      await region.discard(0, count * 4096)
+    }
+  }, pages)
+  await zero.run(async (room) => {
+    while (room.regions.r.stats().pagesReceived < 300) await room.sleep(1)
+  })
+  two.signal('SIGKILL')
+  t.match(await fetching, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 2 })
+  t.match(await one.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
+  await one.run((room) => {
+    new Int32Array(room.regions.own.buffer).fill(6)
+  })
+  const own = await zero.run((room) =>
+    new Int32Array(room.regions.own.buffer).every((x) => x === 6),
+  )
+  t.ok(own, 'the two go on with the pages that they home')
+  // Each page that can be read is whole; the first that cannot ends the process.
+  const reading = zero.run((room) => {
+    const words = new Int32Array(room.regions.r.buffer)
+    for (let i = 0; i < words.length; i++) {
+      if (words[i] !== i >> 10) throw new Error(`word ${i} is ${words[i]}`)
+    }
+    return 'all of them'
+  })
+  await t.rejects(reading, /has ended with 74/)
+  t.match(zero.stderr, /of region 'r' .* is lost: its home, rank 2, is down/)
+  t.match(await one.run((room) => room.mesh.leave()).then(() => 'left'), 'left')
+  await endWell(t, [one])
+})
+
+/** What the device has counted, by the names that the kernel has for it. */
+function counters(): Record<string, number> {
+  const [device] = readdirSync('/sys/class/infiniband')
+  const folder = `/sys/class/infiniband/${device}/ports/1/hw_counters`
+  const names = readdirSync(folder).filter((name) => name !== 'lifespan')
+  return Object.fromEntries(
+    names.map((name) => [name, Number(readFileSync(`${folder}/${name}`, 'utf8'))]),
+  )
+}
+
+/** What must not happen between members that keep to their credit. */
+const neverCounted = [
+  'send_rnr_err',
+  'rcvd_rnr_err',
+  'retry_exceeded_err',
+  'retry_rnr_exceeded_err',
+]
+
+t.test('a flood of records, with credit and without', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  const fake = await meet(t, [zero], { rnrRetry: 7 })
+  await openHalves(zero, fake)
+  const received = (): Promise<number> => zero.run((room) => room.mesh.stats().verbsMessages)
+  const start = { counted: counters(), received: await received() }
+  const count = 20_000
+  t.same(await fake.flood(0, count, 'credit', { kind: Kind.Heartbeat }), { sent: count, failed: 0 })
+  await fake.send(0, { kind: Kind.Acquire, words: [2, 0, 5, 1] })
+  await fake.hands.record(0, Kind.SemaphoreReply)
+  t.equal(await received(), start.received + count + 1, 'all have come')
+  const polite = counters()
+  for (const name of neverCounted) t.equal(polite[name], start.counted[name], name)
+
+  const reckless = await fake.flood(0, count, 'reckless', { kind: Kind.Heartbeat })
+  t.same(reckless, { sent: count, failed: 0 })
+  await fake.send(0, { kind: Kind.Acquire, words: [3, 0, 6, 1] })
+  await fake.hands.record(0, Kind.SemaphoreReply)
+  t.equal(await received(), start.received + 2 * count + 2, 'all have come, late')
+  t.ok(counters().send_rnr_err > polite.send_rnr_err, 'who ignores credit had to try again')
+  t.equal(await strangeOwnWords(zero), 0)
+  await serve(t, zero, fake, ownPages)
+  t.equal(await strangeWords(zero, ownPages, 1, servedWord), 0, 'and it goes on')
+  await fake.kill()
+  t.match(await zero.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
+  await leave(zero)
+  await endWell(t, [zero])
+})
+
+t.test('real members: a flood of requests from all to all', async (t) => {
+  const real = [0, 1, 2, 3].map((rank) => startMember(t, meetInFile(t, 1), rank))
+  await joinReal(real, meetInFile(t, 4), { transport: 'verbs', heartbeatTimeoutMs: 60_000 })
+  const start = counters()
+  const outcomes = await Promise.all(
+    real.map((member) =>
+      member.run(async (room) => {
+        const { mesh } = room
+        const pages = 2048 // of all; far more requests at once than a link has credit for
+        const region = await room.open('r', { byteLength: pages * 4096, placement: 'cyclic' })
+        const words = new Int32Array(region.buffer)
+        for (let page = mesh.rank; page < pages; page += mesh.size) words[page * 1024] = page
+        await mesh.barrier()
+        const locked = Array.from({ length: 400 }, async (_, i) => {
+          const held = await mesh.lock(`lock ${i % 7}`).acquire()
+          held.release()
+        })
+        await region.prefetch(0, pages * 4096, 'read')
+        let wrong = 0
+        for (let page = 0; page < pages; page++) if (words[page * 1024] !== page) wrong++
+        await Promise.all(locked)
+        await mesh.barrier()
+        // Now everybody wants to write everything, each from the others.
+        await region.prefetch(0, pages * 4096, 'write')
+        await mesh.barrier()
+        const { transport, verbsMessages } = mesh.stats()
+        return { wrong, transport, verbsMessages }
+      }),
+    ),
+  )
+  for (const { wrong, transport, verbsMessages } of outcomes) {
+    t.equal(wrong, 0)
+    t.equal(transport, 'verbs')
+    t.ok(verbsMessages > 5000, `${verbsMessages} records came by verbs`)
+  }
+  const end = counters()
+  for (const name of neverCounted) t.equal(end[name], start[name], name)
+  t.ok(end.rdma_sends - start.rdma_sends > 20_000, `${end.rdma_sends - start.rdma_sends} SENDs`)
+  await leaveAll(t, real)
+})
+
+/** The processes have gone through all of that, have nothing to complain about, and end well. */
+async function endWell(t: Test, members: readonly Member[]): Promise<void> {
+  for (const member of members) {
+    member.child.disconnect()
+    t.equal(await member.end(), 0)
+    t.equal(member.stderr, '')
+  }
+}
