@@ -7,7 +7,7 @@ import { compileTests } from './support/compiled-tests.js'
 
 const cli = path.resolve('dist/cli/main.js')
 /** How much longer than outside things may take. */
-const slowness = 5
+const slowness = 10
 const files = ['hostile-verbs.js', 'device-gone.js']
 
 t.test('in guests', async (t) => {
