@@ -386,7 +386,7 @@ const cases: Record<string, Case> = {
 
 t.test('a member that breaks the rules of its link', async (t) => {
   const zero = startMember(t, meetInFile(t, 1), 0)
-  for (const [name, { act, reason }] of Object.entries(cases)) {
+  for (const [name, each] of Object.entries(cases)) {
     await t.test(name, async (t) => {
       const fake = await meet(t, [zero])
       await openHalves(zero, fake)
@@ -394,8 +394,8 @@ t.test('a member that breaks the rules of its link', async (t) => {
       const fetch = prefetch(zero, ownPages + 1)
       const awaited = await fake.request(0)
       const waiting = zero.failure((room) => room.mesh.barrier())
-      await act({ t, zero, fake, held, awaited })
-      t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message: reason })
+      await each.act({ t, zero, fake, held, awaited })
+      t.match(await waiting, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message: each.reason })
       await t.rejects(fetch, { code: 'ERR_PAGEMESH_MEMBER_DOWN' }, 'the awaited page is not had')
       t.equal(await strangeOwnWords(zero), 0, 'its own pages are as they were')
       t.equal(await strangeWords(zero, ownPages, 1, servedWord), 0, 'and the page that it holds')
