@@ -446,11 +446,16 @@ bool Session::OnRecord(int connection, int rank, const Record& record, const uin
   return true;
 }
 
+bool Session::CanBeView(uint32_t view) const {
+  return view >= 1 && view <= static_cast<uint32_t>(options_.size);
+}
+
 // The row clean × readRequest of the directory's table. The engine is in Exchange, and so between
 // two of its steps: an entry is as it left it. What the member sent before must not be overtaken,
 // so there may be no event that the engine has not seen.
 bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) {
   if (request.kind != kKindReadRequest || event_capacity_ == 0 || event_count_ > 0) return false;
+  if (!CanBeView(request.view)) return false;
   Region* region = FindRegionById(request.region);
   if (region == nullptr || request.page >= region->page_count()) return false;
   if (region->HomeOf(request.page) != static_cast<uint32_t>(options_.rank)) return false;
@@ -472,6 +477,7 @@ bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, cons
 // upgrading × grant, for a thread that waits for just that.
 bool Session::TakeAnswer(int rank, const Record& record) {
   if (record.words[0] != 0 || record.words[1] != 0) return false;  // not the last word
+  if (!CanBeView(record.view)) return false;
   Region* region = FindRegionById(record.region);
   if (region == nullptr || record.page >= region->page_count()) return false;
   if (region->HomeOf(record.page) != static_cast<uint32_t>(rank)) return false;

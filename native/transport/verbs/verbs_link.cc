@@ -322,13 +322,12 @@ bool VerbsLink::HasGoodCredit(const ibv_wc& completion) const {
   return VerbsImmediate::Decode(completion.imm_data).credit <= max_credit_ - credit_.load();
 }
 
-uint32_t VerbsLink::Release(const ibv_wc& completion) {
-  if (!HasGoodCredit(completion)) return static_cast<uint32_t>(CloseReason::kBadCredit);
+int VerbsLink::Release(const ibv_wc& completion) {
   credit_.fetch_add(VerbsImmediate::Decode(completion.imm_data).credit);
   // News of credit alone came out of the reserve, and is not owed.
   released_unowed_ += completion.byte_len == 0;
   released_[released_count_++] = static_cast<uint32_t>(completion.wr_id);
-  return released_count_ < kReceiveBatch ? 0 : static_cast<uint32_t>(PostReceives());
+  return released_count_ < kReceiveBatch ? 0 : PostReceives();
 }
 
 void VerbsLink::OnSent(const ibv_wc& completion) {

@@ -90,9 +90,9 @@ class VerbsLink {
   const Record& Received(const ibv_wc& completion) const;
   // Whether there can be as much credit as came with it.
   bool HasGoodCredit(const ibv_wc& completion) const;
-  // The buffer is free again, and the credit that came with it counts; 0, or why the link is of no
-  // use any more. The buffer is posted with others: by PostReceives, at the latest.
-  uint32_t Release(const ibv_wc& completion);
+  // The buffer is free again, and the credit that came with it, which was found good, counts. The
+  // buffer is posted with others: by PostReceives, at the latest. 0 or errno.
+  int Release(const ibv_wc& completion);
   // 0, or the errno of the first time that it failed.
   int PostReceives();
   void OnSent(const ibv_wc& completion);

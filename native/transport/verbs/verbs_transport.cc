@@ -493,6 +493,10 @@ bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
     Break(rank, static_cast<uint32_t>(CloseReason::kBadRecord));
     return true;
   }
+  if (!link->HasGoodCredit(completion)) {
+    Break(rank, static_cast<uint32_t>(CloseReason::kBadCredit));
+    return true;
+  }
   if (record.kind != kNewsAlone) {
     size_t length = 0;
     if (IsPage(record.kind)) {
@@ -516,12 +520,9 @@ bool VerbsTransport::Deliver(VerbsLink* link, const ibv_wc& completion) {
     }
     link_records_.fetch_add(1, std::memory_order_relaxed);
   }
-  uint32_t failed;
-  {
-    FutexGuard guard(receive_lock_);
-    failed = link->Release(completion);
-  }
-  if (failed != 0) Break(rank, failed);
+  FutexGuard guard(receive_lock_);
+  const int failed = link->Release(completion);
+  if (failed != 0) Break(rank, static_cast<uint32_t>(failed));
   return true;
 }
 

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
-import { Kind } from '../../../dist/protocol/messages.js'
+import { Kind, Word } from '../../../dist/protocol/messages.js'
 import { encodeRecord, type RawRecord } from '../../cluster/support/fake-member.js'
 import {
   leaveAll,
@@ -13,6 +13,7 @@ import {
   answerFor,
   type FakeOptions,
   type Frame,
+  frameIn,
   keyedWords,
   type Offer,
   Status,
@@ -510,6 +511,64 @@ t.test('a peer that is killed in the middle of a write', async (t) => {
     const reading = strangeWords(zero, ownPages, 1, 0)
     await t.rejects(reading, /has ended with 74/, 'nobody reads what was written of it')
     t.match(zero.stderr, /page 2048 of region 'r' .* is lost: its home, rank 1, is down/)
+  }
+})
+
+/**
+ * Has the member's program touch a page of the fake's; gives its request, and what it reads. The
+ * page before it is had by then: a thread sends its request itself where a key is known.
+ */
+async function touch(
+  t: Test,
+  zero: Member,
+  fake: VerbsFake,
+): Promise<{ frame: Frame; slot: number; reading: Promise<number> }> {
+  await serve(t, zero, fake, ownPages)
+  const reading = strangeWords(zero, ownPages + 1, 1, servedWord)
+  reading.catch(() => undefined)
+  const { words } = await fake.hands.record(0, Kind.ReadRequest)
+  t.equal(words[Word.page], ownPages + 1)
+  const slot = words[Word.a + 8] - 1
+  t.ok(slot >= 0, `slot ${slot} looks for its answer`)
+  return { frame: frameIn(words, Word.c), slot, reading }
+}
+
+t.test('an answer for the thread that looks for it', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  const fake = await meet(t, [zero])
+  await openHalves(zero, fake)
+  const { frame, slot, reading } = await touch(t, zero, fake)
+  await fake.write(0, frame, pageBytes, servedFill, answerFor(slot))
+  t.equal(await reading, 0, 'it goes on with the page')
+  await fake.kill()
+  t.match(await zero.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
+  await leave(zero)
+  await endWell(t, [zero])
+})
+
+t.test('a bad answer for the thread that looks for it', async (t) => {
+  type Answer = [lengthBytes: number, news: (slot: number) => string, reason: RegExp]
+  const answers: Record<string, Answer> = {
+    'half a page': [pageBytes / 2, answerFor, nobodyAsked],
+    'more credit than it offered': [
+      pageBytes,
+      (slot) => answerFor(slot, 1, false, 300),
+      tooMuchRoom,
+    ],
+    'a view that cannot be': [pageBytes, (slot) => answerFor(slot, 9), brokeProtocol],
+    'for the thread beside it': [pageBytes, (slot) => answerFor(slot + 1), cannotBe],
+  }
+  for (const [name, [lengthBytes, news, reason]] of Object.entries(answers)) {
+    const zero = startMember(t, meetInFile(t, 1), 0)
+    const fake = await meet(t, [zero])
+    await openHalves(zero, fake)
+    const waiting = zero.failure((room) => room.mesh.barrier())
+    waiting.catch(() => undefined)
+    const { frame, slot, reading } = await touch(t, zero, fake)
+    await fake.write(0, frame, lengthBytes, 9, news(slot))
+    await t.rejects(reading, /has ended with 74/, name)
+    t.match(zero.stderr, /page 2049 of region 'r' .* is lost: its home, rank 1, is down/)
+    t.match(zero.stderr, reason)
   }
 })
 

@@ -53,8 +53,9 @@ export interface ReceivedRecord {
 }
 
 /** The immediate data of an answer, a page for the thread in that slot; VerbsImmediate natively. */
-export function answerFor(slot: number, view = 1, exclusive = false): string {
-  return String(((1 << 31) | (exclusive ? 1 << 30 : 0) | (slot << 15) | (view << 9)) >>> 0)
+export function answerFor(slot: number, view = 1, exclusive = false, credit = 0): string {
+  const kind = (1 << 31) | (exclusive ? 1 << 30 : 0)
+  return String((kind | (slot << 15) | (view << 9) | credit) >>> 0)
 }
 
 /** How many receive buffers a member posts, less those that it keeps for news of credit. */
