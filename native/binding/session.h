@@ -130,7 +130,8 @@ class Session final : public FaultSink, public TransportClient {
   bool SpinForEvents();
   void Sleep(int timeout_ms);
   void CollectLocal();
-  // Whether there can be a view of this number; lib/engine/engine.ts says more of those that cannot.
+  // Whether there can be a view of this number; lib/engine/engine.ts says more of those that
+  // cannot.
   bool CanBeView(uint32_t view) const;
 
   const SessionOptions options_;

@@ -18,7 +18,8 @@ constexpr uint8_t kPageWantsWrite = 0x08;  // … and it asks for exclusive acce
 constexpr uint8_t kPageCollecting = 0x10;  // granted, but not every other copy is confirmed gone
 constexpr uint8_t kPageHeld = 0x20;        // pinned: protection must not be lowered below the state
 // A faulting thread sent the request itself and looks for the answer itself: `data` from the home
-// and `grant` may be carried out natively. The engine takes this right away by any step on the page.
+// and `grant` may be carried out natively. Any step of the engine's on the page takes this right
+// away.
 constexpr uint8_t kPageDirect = 0x40;
 constexpr uint8_t kPageAcceptsData = 0x80;  // a peer's bytes may be written into the frame
 

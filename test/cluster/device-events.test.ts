@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t, { type Test } from 'tap'
@@ -22,12 +22,16 @@ async function startOverDevices(
 ): Promise<{ members: Member[]; fail: (byte: number) => void }> {
   const folder = mkdtempSync(path.join(tmpdir(), 'device-events-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const types = path.join(folder, 'class/infiniband/stub0/ports/1/gid_attrs/types')
+  mkdirSync(types, { recursive: true })
+  writeFileSync(path.join(types, '0'), 'RoCE v2\n')
   const meeting = meetInFile(t, size)
   const fifos = Array.from({ length: size }, (_, rank) => path.join(folder, String(rank)))
   const members = fifos.map((fifo, rank) => {
     execFileSync('mkfifo', [fifo])
     return startMember(t, meeting, rank, {
       LD_LIBRARY_PATH: library,
+      SYSFS_PATH: folder,
       PAGEMESH_TEST_EVENTS: fifo,
       PAGEMESH_RDMA_DEVICE: 'stub0:1:0',
     })

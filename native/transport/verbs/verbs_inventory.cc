@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
@@ -15,12 +16,16 @@
 namespace pagemesh {
 namespace {
 
-const char kSysfs[] = "/sys/class/infiniband";
+// Where libibverbs looks too.
+std::string DevicesFolder() {
+  const char* root = getenv("SYSFS_PATH");
+  return std::string(root == nullptr ? "/sys" : root) + "/class/infiniband";
+}
 
 // All that the kernel has, also where libibverbs is not there or does not know the device.
 std::vector<std::string> NamesInSysfs() {
   std::vector<std::string> names;
-  DIR* folder = opendir(kSysfs);
+  DIR* folder = opendir(DevicesFolder().c_str());
   if (folder == nullptr) return names;
   for (const dirent* entry = readdir(folder); entry != nullptr; entry = readdir(folder)) {
     if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
@@ -106,7 +111,7 @@ RdmaPort DescribePort(const VerbsLibrary& verbs, ibv_context* context, const std
   port.link_layer = ethernet ? "Ethernet" : "InfiniBand";
   port.active_mtu_bytes = 128 << attributes.active_mtu;
   const std::string folder =
-      std::string(kSysfs) + "/" + device + "/ports/" + std::to_string(number) + "/gid_attrs";
+      DevicesFolder() + "/" + device + "/ports/" + std::to_string(number) + "/gid_attrs";
   const ibv_gid none = {};
   for (int index = 0; index < std::min(attributes.gid_tbl_len, kMaxGids); index++) {
     ibv_gid gid = {};

@@ -464,9 +464,9 @@ bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
   return Deliver(link, completion);
 }
 
-// What a completion says, as a record: one of kind kNewsAlone if it is that. The bytes are a peer's:
-// false if they cannot be. A WRITE ends a receive too, if it has immediate data, and leaves what was
-// in the buffer: it may only be an answer.
+// What a completion says, as a record: one of kind kNewsAlone if it is that. The bytes are a
+// peer's: false if they cannot be. A WRITE ends a receive too, if it has immediate data, and leaves
+// what was in the buffer: it may only be an answer.
 bool VerbsTransport::Decode(const VerbsLink& link, const ibv_wc& completion, Record* record) const {
   if ((completion.wc_flags & IBV_WC_WITH_IMM) == 0) return false;
   const VerbsImmediate immediate = VerbsImmediate::Decode(completion.imm_data);
