@@ -16,6 +16,7 @@ export type PagemeshErrorCode =
   | 'ERR_PAGEMESH_LEFT' // the mesh has been left by this member
   | 'ERR_PAGEMESH_REGION_MISMATCH' // the region exists with other options
   | 'ERR_PAGEMESH_REGION_FAILED' // a member could not map the region
+  | 'ERR_PAGEMESH_NO_PAGES' // the region has atomic words, and no memory to see or hold
   | 'ERR_PAGEMESH_VIEW_TOO_LARGE' // this Node.js cannot make a SharedArrayBuffer of that size
   | 'ERR_PAGEMESH_SEMAPHORE_MISMATCH' // the semaphore exists with another number of permits
   | 'ERR_PAGEMESH_NOT_HELD' // released twice, or never held

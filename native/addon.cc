@@ -22,6 +22,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("link", Link);
   add("linkRecords", LinkRecords);
   add("mapRegion", MapRegion);
+  add("mapWords", MapWords);
   add("unmapRegion", UnmapRegion);
   add("regionBuffer", RegionBuffer);
   add("regionStats", RegionStatsOf);

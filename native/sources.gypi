@@ -14,6 +14,7 @@
       'native/memory/fault.cc',
       'native/memory/fault_sigsegv.cc',
       'native/memory/region.cc',
+      'native/memory/word_block.cc',
       'native/transport/tcp/tcp_connection.cc',
       'native/transport/tcp/tcp_transport.cc',
       'native/transport/verbs/verbs_device.cc',
@@ -22,6 +23,7 @@
       'native/transport/verbs/verbs_library.cc',
       'native/transport/verbs/verbs_link.cc',
       'native/transport/verbs/verbs_transport.cc',
+      'native/transport/verbs/verbs_words.cc',
     ],
   },
 }

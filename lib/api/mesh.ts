@@ -1,4 +1,4 @@
-import type { RegionInfo } from '../engine/commands.js'
+import { MAX_ATOMIC_BYTES, type OpenedRegion, WORD_BYTES } from '../engine/commands.js'
 import type { TransportReport } from '../engine/link-setup.js'
 import type { Addon } from '../native/addon.js'
 import type { Placement } from '../protocol/placement.js'
@@ -9,7 +9,10 @@ import { checkInteger, checkName, checkOptions, invalid, show } from './validate
 
 /** Options of {@link Mesh.region}; all members that open the region must agree on them. */
 export interface RegionOptions {
-  /** 1 to 4 TiB. Memory is used as pages are touched. */
+  /**
+   * 1 to 4 TiB. Memory is used as pages are touched. Of atomic words: a multiple of 8, at most
+   * 1 GiB.
+   */
   byteLength: number
   /**
    * Which member homes which pages, that is, keeps their directory entries and owns them at first:
@@ -19,9 +22,18 @@ export interface RegionOptions {
   placement?: Placement
   /**
    * The coherence unit: a power of two from 4,096 (or the kernel's page, where that is larger) to
-   * 1,048,576. The least if left out.
+   * 1,048,576. The least if left out. Of atomic words: what the placement deals out.
    */
   pageBytes?: number
+  /**
+   * 'paged' if left out: memory that every member sees, in pages that move to who touches them.
+   * With 'atomic' the region is 64-bit words that stay at their homes and are changed by
+   * {@link Region.fetchAdd} and its like only, with bigints; it has no {@link Region.buffer}. Where
+   * all members reach each other by RDMA devices that have atomics, the homes' devices change the
+   * words, and no program or engine at the home takes part; otherwise the homes' engines do.
+   * {@link Region.wordsBy} says which.
+   */
+  words?: 'paged' | 'atomic'
 }
 
 /** What all regions did, and over which transport. */
@@ -73,7 +85,7 @@ export class Mesh implements AsyncDisposable {
     this.mustBeIn()
     checkName('region', name)
     const shape = { name, ...this.checkRegionOptions(options) }
-    const info = (await this.client.ask({ op: 'region', shape })) as RegionInfo
+    const info = (await this.client.ask({ op: 'region', shape })) as OpenedRegion
     let region = this.regions.get(name)
     if (region === undefined) {
       region = new Region(this.addon, this.client, info)
@@ -116,6 +128,8 @@ export class Mesh implements AsyncDisposable {
       invalidations: 0,
       pagesParked: 0,
       waitMs: 0,
+      wordsByRdma: 0,
+      wordsByHome: 0,
       transport: this.report.transport,
       transportDetail: this.report.detail,
       verbsMessages: this.left ? this.lastVerbsMessages : this.countVerbsMessages(),
@@ -166,18 +180,20 @@ export class Mesh implements AsyncDisposable {
     byteLength: number
     pageBytes: number
     placement: Placement
+    words: 'paged' | 'atomic'
   } {
     const given = checkOptions<Partial<RegionOptions>>('a region', options)
     const leastPageBytes = Math.max(MIN_PAGE_BYTES, this.addon.probe().pageBytes)
-    const { byteLength, placement = 'block', pageBytes = leastPageBytes } = given
-    checkInteger('byteLength', byteLength, 1, MAX_REGION_BYTES)
+    const { placement = 'block', pageBytes = leastPageBytes, words = 'paged' } = given
+    const byteLength = checkByteLength(given.byteLength, words)
     checkInteger('pageBytes', pageBytes, leastPageBytes, MAX_PAGE_BYTES)
     if ((pageBytes & (pageBytes - 1)) !== 0) {
       throw invalid(`pageBytes must be a power of two, not ${pageBytes}`)
     }
     return {
-      byteLength: byteLength!,
+      byteLength,
       pageBytes,
+      words,
       placement: this.checkPlacement(placement),
     }
   }
@@ -189,4 +205,12 @@ export class Mesh implements AsyncDisposable {
     }
     throw invalid(`placement must be 'block', 'cyclic' or { rank }, not ${show(placement)}`)
   }
+}
+
+function checkByteLength(byteLength: unknown, words: unknown): number {
+  if (words === 'paged') return checkInteger('byteLength', byteLength, 1, MAX_REGION_BYTES)
+  if (words !== 'atomic') throw invalid(`words must be 'paged' or 'atomic', not ${show(words)}`)
+  const checked = checkInteger('byteLength', byteLength, WORD_BYTES, MAX_ATOMIC_BYTES)
+  if (checked % WORD_BYTES === 0) return checked
+  throw invalid(`byteLength must be a multiple of ${WORD_BYTES} for atomic words, not ${checked}`)
 }

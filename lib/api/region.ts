@@ -1,4 +1,4 @@
-import type { RegionInfo } from '../engine/commands.js'
+import type { OpenedRegion } from '../engine/commands.js'
 import { PagemeshError } from '../errors.js'
 import {
   type Addon,
@@ -33,6 +33,10 @@ export interface Stats {
   pagesParked: number
   /** How long threads of this member stood in faults, all together. */
   waitMs: number
+  /** Word operations that this member asked for, and that a home's RDMA device carried out. */
+  wordsByRdma: number
+  /** The same, carried out by the home's engine. */
+  wordsByHome: number
 }
 
 /** Pages that are held for a system call. Give them back by `release` or `using`. */
@@ -67,8 +71,14 @@ export class Region {
   /** The coherence unit in bytes: what moves on a fault. */
   readonly pageBytes: number
   readonly placement: Placement
-  /** Where the region stands, the same in every member: for native code that shares pointers. */
-  readonly address: bigint
+  /** 'paged', or 'atomic': see {@link RegionOptions.words}. */
+  readonly words: 'paged' | 'atomic'
+  /**
+   * What carries out operations on words: 'home', the engine of the word's home; or 'rdma', the
+   * home's RDMA device, which only regions of atomic words have. The same in all members.
+   */
+  readonly wordsBy: 'home' | 'rdma'
+  private wordOperations = 0
   private sharedBuffer: SharedArrayBuffer | undefined
   private lastStats: Stats | undefined
   private readonly counters = new Float64Array(STAT_NAMES.length)
@@ -77,13 +87,24 @@ export class Region {
   constructor(
     private readonly addon: Addon,
     private readonly client: EngineClient,
-    private readonly info: RegionInfo,
+    private readonly info: OpenedRegion,
   ) {
     this.name = info.name
     this.byteLength = info.byteLength
     this.pageBytes = info.pageBytes
     this.placement = info.placement
-    this.address = info.base
+    this.words = info.words
+    this.wordsBy = info.wordsBy
+  }
+
+  /**
+   * Where the region stands, the same in every member: for native code that shares pointers.
+   *
+   * @throws ERR_PAGEMESH_NO_PAGES for atomic words
+   */
+  get address(): bigint {
+    this.mustHavePages('address')
+    return this.info.base
   }
 
   /**
@@ -91,9 +112,11 @@ export class Region {
    * through `workerData` or `postMessage`. After the mesh is left it is private memory: pages that
    * this member had keep their last contents, the others read as zero.
    *
-   * @throws ERR_PAGEMESH_VIEW_TOO_LARGE beyond 4 GiB on Node.js 20
+   * @throws ERR_PAGEMESH_VIEW_TOO_LARGE beyond 4 GiB on Node.js 20; ERR_PAGEMESH_NO_PAGES for
+   * atomic words
    */
   get buffer(): SharedArrayBuffer {
+    this.mustHavePages('buffer')
     if (this.sharedBuffer !== undefined) return this.sharedBuffer
     const most = maxBufferBytes()
     if (this.byteLength > most) {
@@ -117,13 +140,20 @@ export class Region {
   /** What this member did with the region so far. After leaving, what it had done by then. */
   stats(): Stats {
     if (this.lastStats !== undefined) return { ...this.lastStats }
-    this.addon.regionStats(this.client.session, this.info.id, this.counters)
+    if (this.words === 'paged') {
+      this.addon.regionStats(this.client.session, this.info.id, this.counters)
+    }
     const entries = STAT_NAMES.map((name, index) =>
       name === 'waitNs'
         ? (['waitMs', (this.counters[index] ?? 0) / 1e6] as const)
         : ([name, this.counters[index] ?? 0] as const),
     )
-    return Object.fromEntries(entries) as unknown as Stats
+    const byRdma = this.wordsBy === 'rdma'
+    return {
+      ...(Object.fromEntries(entries) as unknown as Stats),
+      wordsByRdma: byRdma ? this.wordOperations : 0,
+      wordsByHome: byRdma ? 0 : this.wordOperations,
+    }
   }
 
   /**
@@ -132,9 +162,11 @@ export class Region {
    *
    * @param byteOffset start of the range; pages that it touches are brought whole
    * @param byteLength 0 does nothing
-   * @throws ERR_PAGEMESH_OUT_OF_RANGE, ERR_PAGEMESH_PAGE_LOST, ERR_PAGEMESH_MEMBER_DOWN
+   * @throws ERR_PAGEMESH_OUT_OF_RANGE, ERR_PAGEMESH_PAGE_LOST, ERR_PAGEMESH_MEMBER_DOWN;
+   * ERR_PAGEMESH_NO_PAGES for atomic words
    */
   async prefetch(byteOffset: number, byteLength: number, access: 'read' | 'write'): Promise<void> {
+    this.mustHavePages('prefetch')
     const range = this.pagesOf(byteOffset, byteLength)
     checkAccess(access)
     if (range.pageCount === 0) return
@@ -154,6 +186,7 @@ export class Region {
     byteLength: number,
     access: 'read' | 'write',
   ): Promise<PinnedRange> {
+    this.mustHavePages('pin')
     const range = this.pagesOf(byteOffset, byteLength)
     checkAccess(access)
     if (range.pageCount === 0) return new PinnedRange(() => undefined)
@@ -173,6 +206,7 @@ export class Region {
    * that know they are done with a range.
    */
   async discard(byteOffset: number, byteLength: number): Promise<void> {
+    this.mustHavePages('discard')
     const range = this.pagesOf(byteOffset, byteLength)
     if (range.pageCount === 0) return
     await this.client.ask({ op: 'discard', region: this.info.id, ...range, access: 'read' })
@@ -181,9 +215,11 @@ export class Region {
   /**
    * Adds to a word at its home, atomically for all members, and gives what was there before. A
    * number stands for a 32-bit word, a bigint for a 64-bit one; both are signed and wrap around.
+   * Regions of atomic words take bigints only.
    *
    * @param byteOffset a multiple of the word's size
-   * @throws ERR_PAGEMESH_UNALIGNED, ERR_PAGEMESH_OUT_OF_RANGE, ERR_PAGEMESH_PAGE_LOST
+   * @throws ERR_PAGEMESH_UNALIGNED, ERR_PAGEMESH_OUT_OF_RANGE, ERR_PAGEMESH_PAGE_LOST,
+   * ERR_PAGEMESH_INVALID_ARGUMENT
    */
   fetchAdd(byteOffset: number, value: number): Promise<number>
   fetchAdd(byteOffset: number, value: bigint): Promise<bigint>
@@ -208,7 +244,10 @@ export class Region {
     return this.atomic(AtomicOperation.compareExchange, byteOffset, replacement, expected)
   }
 
-  /** Reads a word at its home; does not bring the page here. */
+  /**
+   * Reads a word at its home; does not bring the page here. Regions of atomic words take 'int64'
+   * only.
+   */
   load(byteOffset: number, word?: 'int32'): Promise<number>
   load(byteOffset: number, word: 'int64'): Promise<bigint>
   async load(byteOffset: number, word: 'int32' | 'int64' = 'int32'): Promise<number | bigint> {
@@ -218,7 +257,10 @@ export class Region {
     return this.atomic(AtomicOperation.load, byteOffset, word === 'int64' ? 0n : 0, 0)
   }
 
-  /** Writes a word at its home; words as for {@link fetchAdd}. */
+  /**
+   * Writes a word at its home; words as for {@link fetchAdd}. By RDMA this is a compare-and-swap,
+   * tried again whenever another member's change came between.
+   */
   async store(byteOffset: number, value: number | bigint): Promise<void> {
     await this.atomic(AtomicOperation.store, byteOffset, value, 0)
   }
@@ -226,6 +268,15 @@ export class Region {
   /** @internal */
   freezeStats(): void {
     this.lastStats = this.stats()
+  }
+
+  private mustHavePages(what: string): void {
+    if (this.words === 'paged') return
+    throw new PagemeshError(
+      'ERR_PAGEMESH_NO_PAGES',
+      `region '${this.name}' has atomic words and no pages, so there is no '${what}': use load, ` +
+        "store, fetchAdd and compareExchange, or open a region with words: 'paged'",
+    )
   }
 
   private async atomic(
@@ -236,6 +287,12 @@ export class Region {
   ): Promise<number | bigint> {
     const bits = typeof operand === 'bigint' ? 64 : 32
     const wordBytes = bits / 8
+    if (bits === 32 && this.words === 'atomic') {
+      throw invalid(
+        `region '${this.name}' has atomic words, which are 64 bits wide: pass bigints, as 1n, and ` +
+          "'int64' to load",
+      )
+    }
     checkInteger('byteOffset', byteOffset, 0, this.byteLength - wordBytes)
     if (byteOffset % wordBytes !== 0) {
       throw new PagemeshError(
@@ -252,6 +309,7 @@ export class Region {
       operand: wordOf('value', operand),
       expected: wordOf('expected', expected),
     })
+    this.wordOperations++
     const value = BigInt.asIntN(bits, before as bigint)
     return bits === 64 ? value : Number(value)
   }

@@ -10,13 +10,26 @@ export interface RegionShape {
   readonly byteLength: number
   readonly pageBytes: number
   readonly placement: Placement
+  /** 'atomic': words at their homes, without pages. */
+  readonly words: 'paged' | 'atomic'
 }
+
+/** Width of a word of an atomic region: RDMA atomics have no other. */
+export const WORD_BYTES = 8
+/** How large such a region may be: for RDMA all of it is locked in memory. */
+export const MAX_ATOMIC_BYTES = 2 ** 30
 
 /** A region as the mesh has it. */
 export interface RegionInfo extends RegionShape {
   readonly id: number
   readonly pageCount: number
   readonly base: bigint
+}
+
+/** What the API is told of an opened region. */
+export interface OpenedRegion extends RegionInfo {
+  /** What changes its words: an RDMA device at their home, or the home's processor. */
+  readonly wordsBy: 'home' | 'rdma'
 }
 
 /** What the API asks of the engine. `id` numbers the answer; commands without one get none. */

@@ -6,6 +6,8 @@ import { HomeMap } from '../protocol/placement.js'
 import type { CoherenceSink } from '../protocol/sink.js'
 import type { RegionInfo } from './commands.js'
 import type { EngineContext } from './context.js'
+import { HomeAtomic, type WordOperation } from './range-operations.js'
+import type { WordHost } from './word-operations.js'
 
 /** Exit code of a process that had a thread waiting for a page that is gone: EX_IOERR. */
 const LOST_PAGE_EXIT_CODE = 74
@@ -25,7 +27,7 @@ export interface PageWaiter {
 }
 
 /** One region in the engine: performs what its protocol asks for, and lets operations wait. */
-export class EngineRegion implements CoherenceSink {
+export class EngineRegion implements CoherenceSink, WordHost {
   readonly homes: HomeMap
   readonly coherence: RegionCoherence
   private readonly waiters = new Map<number, PageWaiter[]>()
@@ -99,6 +101,17 @@ export class EngineRegion implements CoherenceSink {
     if (waiting === undefined) this.waiters.set(page, [waiter])
     else waiting.push(waiter)
     this.touch(page, access)
+  }
+
+  takesRequest(): boolean {
+    return true
+  }
+
+  perform(
+    word: WordOperation,
+    done: (before: bigint, error: PagemeshError | undefined) => void,
+  ): void {
+    new HomeAtomic(this.context, this, word, done).start()
   }
 
   private touch(page: number, access: 'read' | 'write'): void {

@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import { receiveMessageOnPort } from 'node:worker_threads'
 import { PagemeshError } from '../errors.js'
-import { type Addon, loadAddon } from '../native/addon.js'
+import { type Addon, loadAddon, type WordsKey } from '../native/addon.js'
 import { Kind, Word } from '../protocol/messages.js'
 import { closeReason } from './close-reasons.js'
 import type { Command, EngineData, RegionInfo } from './commands.js'
@@ -12,10 +12,12 @@ import { Joining } from './joining.js'
 import { LinkSetup, type TransportReport } from './link-setup.js'
 import { Members } from './members.js'
 import { Pin, Prefetch } from './range-operations.js'
+import { RdmaWords } from './rdma-words.js'
 import { RegionOpening } from './region-opening.js'
-import { EventKind, Ring } from './ring.js'
+import { EventKind, Ring, whole } from './ring.js'
 import { Synchronization } from './synchronization.js'
-import { WordOperations } from './word-operations.js'
+import { type WordHost, WordOperations } from './word-operations.js'
+import { WordRegion } from './word-region.js'
 import { PlacementCode } from '../protocol/placement.js'
 
 /**
@@ -23,6 +25,9 @@ import { PlacementCode } from '../protocol/placement.js'
  * not pinned.
  */
 const BOUNDARIES_PER_PIN = 4
+
+/** How many messages about regions may come before this member's links are settled. */
+const MAX_EARLY_MESSAGES = 1024
 
 /** How long one wait lasts at most; heartbeats and time-outs are looked at between waits. */
 const HEARTBEATS_PER_TIMEOUT = 5
@@ -42,11 +47,17 @@ export class Engine implements EngineContext {
   private readonly members: Members
   private readonly joining: Joining
   private readonly regions: (EngineRegion | undefined)[] = []
+  private readonly wordRegions: (WordRegion | undefined)[] = []
   private readonly opening: RegionOpening
+  /** What members have said of regions before this one's links were settled; undefined since. */
+  private early: { from: number; blob: Uint8Array }[] | undefined = []
+  /** All other members are reached by links, as far as this member knows. */
+  private linkedToAll = false
   private readonly sync: Synchronization
   private readonly pins = new Map<number, Pin>()
   private readonly maxPins: number
   private readonly words: WordOperations
+  private readonly rdmaWords: RdmaWords
   private readonly links: LinkSetup
   /** Prefetches, pins and word operations that have not been answered. */
   private readonly operations = new Set<number>()
@@ -78,14 +89,19 @@ export class Engine implements EngineContext {
     this.sync = new Synchronization(this, goneError)
     this.opening = new RegionOpening(
       this,
-      (info) => this.mapRegion(info),
-      (id) => this.unmapRegion(id),
+      {
+        map: (info) => this.mapRegion(info),
+        unmap: (id) => this.unmapRegion(id),
+        agree: (id, keys) => this.agreeOnWords(id, keys),
+        usesRdma: (id) => this.wordRegions[id]?.usesRdma === true,
+      },
       goneError,
     )
     this.beatMs = data.heartbeatTimeoutMs / HEARTBEATS_PER_TIMEOUT
     this.nextBeatMs = this.nowMs + this.beatMs
     this.joining = new Joining(this, data, (error) => this.onJoined(error))
     this.words = new WordOperations(this)
+    this.rdmaWords = new RdmaWords(this)
     this.links = new LinkSetup(
       this,
       { policy: data.transport, host: data.listen.host, device: data.rdmaDevice },
@@ -184,6 +200,10 @@ export class Engine implements EngineContext {
         return this.joining.accepted(ring.event(index, 1))
       case EventKind.closed:
         return this.onClosed(ring.event(index, 1), ring.event(index, 2) - 1, ring.event(index, 3))
+      case EventKind.word: {
+        const before = whole(ring.event(index, 2), ring.event(index, 3))
+        return this.rdmaWords.onResult(ring.event(index, 1), before)
+      }
     }
   }
 
@@ -241,7 +261,7 @@ export class Engine implements EngineContext {
         return this.sync.onMessage(kind, from, word)
       case Kind.AtomicRequest:
         return this.words.onRequest(
-          this.regionOf(index, from),
+          this.wordHostOf(index, from),
           ring.record(index, Word.page),
           from,
           word,
@@ -250,7 +270,7 @@ export class Engine implements EngineContext {
         if (this.failure !== undefined) return // the question was failed already
         return this.words.onReply(from, word)
       case Kind.RegionControl:
-        return this.opening.onMessage(from, ring.blob(index))
+        return this.onRegionControl(from, ring.blob(index))
       case Kind.LinkControl:
         return this.links.onMessage(from, ring.blob(index))
       case Kind.Heartbeat:
@@ -264,10 +284,17 @@ export class Engine implements EngineContext {
     }
   }
 
+  private wordHostOf(index: number, from: number): WordHost {
+    return this.wordRegions[this.ring.record(index, Word.region)] ?? this.regionOf(index, from)
+  }
+
   private regionOf(index: number, from: number): EngineRegion {
     const id = this.ring.record(index, Word.region)
     const region = this.regions[id]
     if (region !== undefined) return region
+    if (this.wordRegions[id] !== undefined) {
+      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', `region ${id} has words and no pages`)
+    }
     throw new PagemeshError(
       'ERR_PAGEMESH_PROTOCOL',
       `rank ${from} sent message ${this.ring.record(index, Word.kind)} about region ${id}, ` +
@@ -279,6 +306,7 @@ export class Engine implements EngineContext {
   private onClosed(connection: number, rank: number, reason: number): void {
     const why = closeReason(reason)
     this.joining.closed(connection, why)
+    if (rank === this.rank) return this.onOwnLinkFailed(why)
     if (rank < 0 || !this.members.isUp(rank)) return
     if (this.members.isLeaving(rank) && this.isLeaving()) this.memberGone(rank)
     else this.memberDown(rank, why)
@@ -295,10 +323,43 @@ export class Engine implements EngineContext {
   }
 
   private onLinked(result: TransportReport | PagemeshError): void {
-    if (!(result instanceof PagemeshError)) return this.answer(JOIN_ID, result)
-    this.ring.flush()
-    this.fail(JOIN_ID, result)
-    this.running = false
+    if (result instanceof PagemeshError) {
+      this.ring.flush()
+      this.fail(JOIN_ID, result)
+      this.running = false
+      return
+    }
+    this.linkedToAll = result.transport === 'verbs'
+    const early = this.early ?? []
+    this.early = undefined
+    for (const { from, blob } of early) {
+      try {
+        this.opening.onMessage(from, blob)
+      } catch (error) {
+        this.blame(error, from)
+      }
+    }
+    this.answer(JOIN_ID, result)
+  }
+
+  /** Whoever is quicker may open a region before this member knows whether it has all its links. */
+  private onRegionControl(from: number, blob: Uint8Array): void {
+    if (this.early === undefined) return this.opening.onMessage(from, blob)
+    if (this.early.length === MAX_EARLY_MESSAGES) {
+      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', 'too many messages about regions')
+    }
+    this.early.push({ from, blob: blob.slice() })
+  }
+
+  /** The queue pair through which this member changes words of its own is of no use any more. */
+  private onOwnLinkFailed(why: string): void {
+    const error = new PagemeshError(
+      'ERR_PAGEMESH_MEMBER_DOWN',
+      `rank ${this.rank} cannot change its own words any more: ${why}`,
+      { rank: this.rank },
+    )
+    this.failure ??= error
+    this.failAll(error)
   }
 
   /** A member is gone without a word: nothing that needs all members can complete any more. */
@@ -329,6 +390,7 @@ export class Engine implements EngineContext {
     this.sync.failAll(error)
     this.opening.failAll(error)
     this.words.forgetAll()
+    this.rdmaWords.forgetAll()
     for (const id of [...this.operations]) {
       this.pins.get(id)?.release() // not complete, so nobody will
       this.pins.delete(id)
@@ -390,11 +452,13 @@ export class Engine implements EngineContext {
 
   // Regions.
 
-  private mapRegion(info: RegionInfo): number {
-    if (this.regions[info.id] !== undefined) return constants.errno.EEXIST
+  private mapRegion(info: RegionInfo): { errno: number; key?: WordsKey | undefined } {
+    const taken = this.regions[info.id] ?? this.wordRegions[info.id]
+    if (taken !== undefined) return { errno: constants.errno.EEXIST }
     const { placement } = info
     const fixed = typeof placement === 'object'
-    if (fixed && placement.rank >= this.size) return constants.errno.EINVAL
+    if (fixed && placement.rank >= this.size) return { errno: constants.errno.EINVAL }
+    if (info.words === 'atomic') return this.mapWords(info)
     const errno = this.addon.mapRegion(
       this.session,
       info.id,
@@ -405,12 +469,31 @@ export class Engine implements EngineContext {
       fixed ? placement.rank : 0,
     )
     if (errno === 0) this.regions[info.id] = new EngineRegion(this, info)
-    return errno
+    return { errno }
+  }
+
+  private mapWords(info: RegionInfo): { errno: number; key?: WordsKey | undefined } {
+    try {
+      const region = new WordRegion(this, info, this.linkedToAll)
+      this.wordRegions[info.id] = region
+      return { errno: 0, key: region.key }
+    } catch (error) {
+      const { errno } = error as { errno?: number }
+      if (errno === undefined) throw error
+      return { errno }
+    }
+  }
+
+  private agreeOnWords(id: number, keys: readonly WordsKey[] | undefined): void {
+    const region = this.wordRegions[id]
+    if (region !== undefined) return region.agree(keys)
+    throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', `region ${id} has no atomic words`)
   }
 
   private unmapRegion(id: number): void {
     this.ring.flush() // nothing queued may speak of it
     this.regions[id] = undefined
+    this.wordRegions[id] = undefined
     this.addon.unmapRegion(this.session, id)
   }
 
@@ -496,10 +579,12 @@ export class Engine implements EngineContext {
   }
 
   private onWordOperation(command: Extract<Command, { op: 'atomic' }>): void {
-    const region = this.regions[command.region]
+    const words = this.wordRegions[command.region]
+    const region = words ?? this.regions[command.region]
     if (region === undefined) return this.fail(command.id, noRegion(command.region))
     this.operations.add(command.id)
-    this.words.start(command, region)
+    if (words?.usesRdma === true) this.rdmaWords.start(command, words)
+    else this.words.start(command, region)
   }
 }
 

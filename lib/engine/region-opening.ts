@@ -1,14 +1,19 @@
 import { randomInt } from 'node:crypto'
 import { constants } from 'node:os'
-import { PagemeshError, type PagemeshErrorCode } from '../errors.js'
+import { PagemeshError } from '../errors.js'
 import { Kind } from '../protocol/messages.js'
 import type { Placement } from '../protocol/placement.js'
-import type { RegionInfo, RegionShape } from './commands.js'
+import type { OpenedRegion, RegionInfo, RegionShape } from './commands.js'
 import type { EngineContext } from './context.js'
-
-/** Rank 0 numbers the regions and places them. */
-const COORDINATOR = 0
-const MAX_REGIONS = 1024
+import {
+  COORDINATOR,
+  MAX_REGIONS,
+  parseMessage,
+  type RegionMessage,
+  type WireInfo,
+  type WireKey,
+} from './region-messages.js'
+import type { WordsKey } from '../native/addon.js'
 
 // Addresses that are free in every process on x86-64 and aarch64 with 47 bits and more: above what
 // V8 picks at random (below 2^46), below where programs are loaded (0x55…).
@@ -18,36 +23,33 @@ const SLOTS = 4096
 const GAP_BYTES = 2n ** 21n // between regions: an overrun faults
 const MAP_ATTEMPTS = 16
 
-/** What members say to each other about regions: JSON in a RegionControl blob. */
-type RegionMessage =
-  | { readonly type: 'open'; readonly question: number; readonly shape: RegionShape }
-  | { readonly type: 'map'; readonly region: WireInfo }
-  | { readonly type: 'mapped'; readonly id: number; readonly errno: number }
-  | { readonly type: 'unmap'; readonly id: number }
-  | { readonly type: 'opened'; readonly question: number; readonly region: WireInfo }
-  | {
-      readonly type: 'refused'
-      readonly question: number
-      readonly code: PagemeshErrorCode
-      readonly message: string
-      readonly rank?: number | undefined
-    }
-type WireInfo = RegionShape & { readonly id: number; readonly base: string }
-
 /** A region at the coordinator. */
 interface Known {
   readonly shape: RegionShape
   readonly openedBy: number
   readonly id: number
   base: bigint
-  state: 'mapping' | 'open'
+  state: 'mapping' | 'agreeing' | 'open'
   attempts: number
-  /** Who has not answered 'map' yet. */
+  /** Who has not answered 'map', or 'agree', yet. */
   readonly awaited: Set<number>
+  /** Where the members that have mapped it let words be changed by RDMA; by rank. */
+  readonly keys: Map<number, WireKey>
   /** The errno of whoever could not map it in this attempt. */
   failure: { rank: number; errno: number } | undefined
   /** Who waits for it, with the number of their question. */
   openers: { rank: number; question: number }[]
+}
+
+/** What opening a region makes this member do. */
+export interface RegionHost {
+  /** Maps the region; gives an errno, and for atomic words where RDMA may change them. */
+  map(info: RegionInfo): { readonly errno: number; readonly key?: WordsKey | undefined }
+  unmap(id: number): void
+  /** All members change the words of this region by RDMA, with these keys, or nobody does. */
+  agree(id: number, keys: readonly WordsKey[] | undefined): void
+  /** Whether RDMA changes the region's words. */
+  usesRdma(id: number): boolean
 }
 
 /**
@@ -62,9 +64,7 @@ export class RegionOpening {
 
   constructor(
     private readonly context: EngineContext,
-    /** Maps the region here; 0 or errno. */
-    private readonly map: (info: RegionInfo) => number,
-    private readonly unmap: (id: number) => void,
+    private readonly host: RegionHost,
     private readonly goneError: (rank: number, what: string) => PagemeshError,
   ) {}
 
@@ -81,7 +81,7 @@ export class RegionOpening {
   /** Regions that are being mapped wait for every member: they cannot be opened any more. */
   memberGone(rank: number): void {
     for (const known of [...this.known.values()]) {
-      if (known.state === 'mapping') this.giveUp(known, this.goneError(rank, 'a region'))
+      if (known.state !== 'open') this.giveUp(known, this.goneError(rank, 'a region'))
     }
   }
 
@@ -108,16 +108,28 @@ export class RegionOpening {
       case 'open':
         return this.coordinateOpen(from, message.question, message.shape)
       case 'mapped':
-        return this.coordinateMapped(from, message.id, message.errno)
+        return this.coordinateMapped(from, message.id, message.errno, message.key)
       case 'map': {
-        const errno = this.map(fromWire(message.region))
-        return this.say(COORDINATOR, { type: 'mapped', id: message.region.id, errno })
+        const { errno, key } = this.host.map(fromWire(message.region))
+        const wireKey = key && { rkey: key.rkey, address: key.address.toString() }
+        return this.say(COORDINATOR, { type: 'mapped', id: message.region.id, errno, key: wireKey })
       }
+      case 'agree':
+        this.host.agree(message.id, message.keys?.map(keyFromWire))
+        return this.say(COORDINATOR, { type: 'agreed', id: message.id })
+      case 'agreed':
+        return this.coordinateAgreed(from, message.id)
       case 'unmap':
-        return this.unmap(message.id)
-      case 'opened':
+        return this.host.unmap(message.id)
+      case 'opened': {
         if (!this.pending.delete(message.question)) return
-        return this.context.answer(message.question, fromWire(message.region))
+        const info = fromWire(message.region)
+        const opened: OpenedRegion = {
+          ...info,
+          wordsBy: this.host.usesRdma(info.id) ? 'rdma' : 'home',
+        }
+        return this.context.answer(message.question, opened)
+      }
       case 'refused':
         if (!this.pending.delete(message.question)) return
         return this.context.fail(
@@ -143,7 +155,7 @@ export class RegionOpening {
         message: `region '${shape.name}': ${difference}`,
       })
     }
-    if (known.state === 'mapping') known.openers.push({ rank: from, question })
+    if (known.state !== 'open') known.openers.push({ rank: from, question })
     else this.say(from, { type: 'opened', question, region: toWire(known) })
   }
 
@@ -164,6 +176,7 @@ export class RegionOpening {
       state: 'mapping',
       attempts: 0,
       awaited: new Set(),
+      keys: new Map(),
       failure: undefined,
       openers: [{ rank: from, question }],
     }
@@ -179,35 +192,71 @@ export class RegionOpening {
   private tryMap(known: Known): void {
     known.attempts++
     known.failure = undefined
+    known.keys.clear()
     known.base = this.nextBase
     const { byteLength, pageBytes } = known.shape
     const length = BigInt(Math.ceil(byteLength / pageBytes) * pageBytes)
     this.nextBase += ((length + GAP_BYTES - 1n) / GAP_BYTES + 1n) * GAP_BYTES
-    for (let rank = 0; rank < this.context.size; rank++) known.awaited.add(rank)
-    this.sayToAll({ type: 'map', region: toWire(known) })
+    this.askAll(known, { type: 'map', region: toWire(known) })
   }
 
-  private coordinateMapped(from: number, id: number, errno: number): void {
-    const known = [...this.known.values()].find((other) => other.id === id)
-    if (known?.awaited.delete(from) !== true) return // given up meanwhile
+  private askAll(known: Known, message: RegionMessage): void {
+    for (let rank = 0; rank < this.context.size; rank++) known.awaited.add(rank)
+    this.sayToAll(message)
+  }
+
+  private knownById(id: number): Known | undefined {
+    return [...this.known.values()].find((known) => known.id === id)
+  }
+
+  private coordinateMapped(
+    from: number,
+    id: number,
+    errno: number,
+    key: WireKey | undefined,
+  ): void {
+    const known = this.knownById(id)
+    if (known?.state !== 'mapping' || !known.awaited.delete(from)) return // given up meanwhile
     if (errno !== 0) known.failure = { rank: from, errno }
+    if (key !== undefined) known.keys.set(from, key)
     if (known.awaited.size > 0) return
-    if (known.failure === undefined) {
-      known.state = 'open'
-      for (const { rank, question } of known.openers) {
-        this.say(rank, { type: 'opened', question, region: toWire(known) })
-      }
-      known.openers = []
-      return
+    if (known.failure !== undefined) this.coordinateFailure(known, known.failure)
+    else if (known.shape.words === 'atomic') this.coordinateWords(known)
+    else this.coordinateOpened(known)
+  }
+
+  /** Words are changed in one way by everybody, which everybody must know before anyone does it. */
+  private coordinateWords(known: Known): void {
+    const keys = Array.from({ length: this.context.size }, (_, rank) => known.keys.get(rank))
+    const complete = keys.every((key) => key !== undefined)
+    known.state = 'agreeing'
+    this.askAll(known, { type: 'agree', id: known.id, keys: complete ? keys : null })
+  }
+
+  private coordinateAgreed(from: number, id: number): void {
+    const known = this.knownById(id)
+    if (known?.state !== 'agreeing' || !known.awaited.delete(from)) return // given up meanwhile
+    if (known.awaited.size === 0) this.coordinateOpened(known)
+  }
+
+  private coordinateOpened(known: Known): void {
+    known.state = 'open'
+    for (const { rank, question } of known.openers) {
+      this.say(rank, { type: 'opened', question, region: toWire(known) })
     }
+    known.openers = []
+  }
+
+  private coordinateFailure(known: Known, failure: { rank: number; errno: number }): void {
+    const { id } = known
     this.sayToAll({ type: 'unmap', id })
-    if (known.failure.errno === constants.errno.EEXIST && known.attempts < MAP_ATTEMPTS) {
+    if (failure.errno === constants.errno.EEXIST && known.attempts < MAP_ATTEMPTS) {
       // Something stands there in one of the members: somewhere else.
       this.nextBase = FIRST_BASE + BigInt(randomInt(SLOTS)) * SLOT_BYTES
       return this.tryMap(known)
     }
-    const { rank } = known.failure
-    const overLimit = known.failure.errno === constants.errno.EPERM
+    const { rank } = failure
+    const overLimit = failure.errno === constants.errno.EPERM
     const advice = overLimit
       ? 'RDMA locks memory, and this is more than its limit (ulimit -l): raise that, or use TCP'
       : "make it smaller, or raise that member's limits (ulimit -v, ulimit -n, " +
@@ -215,7 +264,7 @@ export class RegionOpening {
     const error = new PagemeshError(
       'ERR_PAGEMESH_REGION_FAILED',
       `region '${known.shape.name}' of ${known.shape.byteLength} bytes cannot be mapped at rank ` +
-        `${rank}: ${errnoName(known.failure.errno)}; ${advice}`,
+        `${rank}: ${errnoName(failure.errno)}; ${advice}`,
       { rank },
     )
     this.giveUp(known, error)
@@ -248,6 +297,8 @@ function differenceBetween(known: Known, shape: RegionShape): string | undefined
   if (there.pageBytes !== shape.pageBytes) {
     return `pageBytes is ${there.pageBytes} ${by}, and ${shape.pageBytes} here`
   }
+  if (there.words !== shape.words)
+    return `words are '${there.words}' ${by}, and '${shape.words}' here`
   const [theirs, ours] = [describe(there.placement), describe(shape.placement)]
   return theirs === ours ? undefined : `placement is ${theirs} ${by}, and ${ours} here`
 }
@@ -258,97 +309,10 @@ function toWire(known: Known): WireInfo {
 
 function fromWire(wire: WireInfo): RegionInfo {
   const pageCount = Math.ceil(wire.byteLength / wire.pageBytes)
-  const { name, byteLength, pageBytes, placement, id } = wire
-  return { name, byteLength, pageBytes, placement, id, pageCount, base: BigInt(wire.base) }
+  const { name, byteLength, pageBytes, placement, words, id } = wire
+  return { name, byteLength, pageBytes, placement, words, id, pageCount, base: BigInt(wire.base) }
 }
 
-// What a peer says is checked before it is believed.
-
-type Fields = Readonly<Record<string, unknown>>
-
-function parseMessage(from: number, blob: Uint8Array): RegionMessage {
-  let value: unknown
-  try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(blob))
-  } catch {
-    value = undefined
-  }
-  if (!isRegionMessage(value) || !mayCome(from, value)) {
-    throw new PagemeshError(
-      'ERR_PAGEMESH_PROTOCOL',
-      `rank ${from} sent a message about regions that cannot be read`,
-      { rank: from },
-    )
-  }
-  return value
-}
-
-/** Only the coordinator decides. */
-const mayCome = (from: number, message: RegionMessage): boolean =>
-  from === COORDINATOR || message.type === 'open' || message.type === 'mapped'
-
-function isRegionMessage(value: unknown): value is RegionMessage {
-  if (!isFields(value)) return false
-  switch (value.type) {
-    case 'open':
-      return isQuestion(value.question) && isShape(value.shape)
-    case 'map':
-      return isInfo(value.region)
-    case 'opened':
-      return isQuestion(value.question) && isInfo(value.region)
-    case 'mapped':
-      return isIndex(value.id, MAX_REGIONS) && isIndex(value.errno, 4096)
-    case 'unmap':
-      return isIndex(value.id, MAX_REGIONS)
-    case 'refused':
-      return (
-        isQuestion(value.question) &&
-        [value.code, value.message].every((field) => typeof field === 'string') &&
-        (value.rank === undefined || isIndex(value.rank, 32))
-      )
-    default:
-      return false
-  }
-}
-
-const isFields = (value: unknown): value is Fields => typeof value === 'object' && value !== null
-
-const isIndex = (value: unknown, limit: number): boolean =>
-  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < limit
-
-const isQuestion = (value: unknown): boolean => isIndex(value, Number.MAX_SAFE_INTEGER)
-
-function isShape(value: unknown): boolean {
-  if (!isFields(value)) return false
-  const { name, byteLength, pageBytes, placement } = value
-  const pages = Number(byteLength) / Number(pageBytes)
-  return (
-    typeof name === 'string' &&
-    name.length > 0 &&
-    Buffer.byteLength(name) <= 255 &&
-    isIndex(byteLength, Number.MAX_SAFE_INTEGER) &&
-    isPageSize(pageBytes) &&
-    pages > 0 &&
-    pages < 2 ** 32 &&
-    isPlacement(placement)
-  )
-}
-
-/** A power of two that the MMU may work with; mapping checks it against this machine's pages. */
-function isPageSize(value: unknown): boolean {
-  return (
-    isIndex(value, 2 ** 20 + 1) &&
-    Number(value) >= 4096 &&
-    Number.isInteger(Math.log2(Number(value)))
-  )
-}
-
-function isPlacement(value: unknown): boolean {
-  return value === 'block' || value === 'cyclic' || (isFields(value) && isIndex(value.rank, 32))
-}
-
-function isInfo(value: unknown): boolean {
-  if (!isShape(value)) return false
-  const { id, base } = value as Fields
-  return isIndex(id, MAX_REGIONS) && typeof base === 'string' && /^[0-9]{1,20}$/.test(base)
+function keyFromWire({ rkey, address }: WireKey): WordsKey {
+  return { rkey, address: BigInt(address) }
 }

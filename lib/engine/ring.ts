@@ -14,6 +14,7 @@ export const EventKind = {
   fault: 6,
   wake: 7,
   resumed: 8,
+  word: 9,
 } as const
 
 const ActionKind = {
@@ -23,8 +24,11 @@ const ActionKind = {
   sendBlobTo: 4,
   protect: 5,
   wake: 6,
+  word: 7,
 } as const
 
+/** The third word of a word action. */
+const WordChange = { adds: 0, compares: 1 } as const
 const ProtectFlag = { wake: 1, invalidate: 2 } as const
 const PROT = { none: 0, read: 1, write: 3 } as const
 
@@ -152,6 +156,22 @@ export class Ring {
     this.writeRecord(at, 0, 0, region, page)
   }
 
+  /** An RDMA atomic on a word at `to`; an event tells what the word was. */
+  word(
+    to: number,
+    request: number,
+    compares: boolean,
+    rkey: number,
+    address: bigint,
+    operand: bigint,
+    expected: bigint,
+  ): void {
+    const change = compares ? WordChange.compares : WordChange.adds
+    const at = this.begin(ActionKind.word, to, request, change) + RECORD + Word.a
+    const words = [rkey, ...halves(address), ...halves(operand), ...halves(expected)]
+    this.actions.set(words, at)
+  }
+
   private writeBlob(action: number, to: number, kind: number, blob: Uint8Array): void {
     if (blob.length > BLOB_BYTES - this.blobsUsed) this.flush()
     const at = this.begin(action, to, this.blobsUsed, blob.length)
@@ -185,4 +205,16 @@ export class Ring {
     this.actions[record + Word.region] = region
     this.actions[record + Word.page] = page
   }
+}
+
+const HALF_MASK = 0xffffffffn
+
+/** The two words that a word of 64 bits travels in, low and high. */
+export function halves(value: bigint): [number, number] {
+  const bits = BigInt.asUintN(64, value)
+  return [Number(bits & HALF_MASK), Number(bits >> 32n)]
+}
+
+export function whole(low: number, high: number): bigint {
+  return (BigInt(high) << 32n) | BigInt(low)
 }

@@ -2,12 +2,28 @@ import { PagemeshError } from '../errors.js'
 import { Kind, MAX_MEMBERS } from '../protocol/messages.js'
 import type { Command } from './commands.js'
 import type { EngineContext } from './context.js'
-import type { EngineRegion } from './engine-region.js'
-import { HomeAtomic } from './range-operations.js'
+import type { HomeMap } from '../protocol/placement.js'
+import type { RegionInfo } from './commands.js'
+import type { WordOperation } from './range-operations.js'
+import { halves, whole } from './ring.js'
 
-const WORD_MASK = 0xffffffffn
+/** A region, as far as its words are concerned, whose homes' processors change them. */
+export interface WordHost {
+  readonly info: RegionInfo
+  readonly homes: HomeMap
+  /** Whether another member may ask this home to change a word of so many bits. */
+  takesRequest(bits: number): boolean
+  /** Changes a word that is homed here; `done` is called now or later. */
+  perform(
+    word: WordOperation,
+    done: (before: bigint, error: PagemeshError | undefined) => void,
+  ): void
+}
 
-/** Atomic operations on words: this member as the home of some, and as a client of all. */
+/**
+ * Atomic operations on words by their homes' processors: this member as the home of some, and as a
+ * client of all.
+ */
 export class WordOperations {
   /** Operations whose answer is to come from another member, with that member. */
   private readonly remote = new Map<number, number>()
@@ -15,7 +31,7 @@ export class WordOperations {
   constructor(private readonly context: EngineContext) {}
 
   /** Carries out what this member's API asks. */
-  start(command: Extract<Command, { op: 'atomic' }>, region: EngineRegion): void {
+  start(command: Extract<Command, { op: 'atomic' }>, region: WordHost): void {
     const { context } = this
     const { id, byteOffset, bits, operation, operand, expected } = command
     const page = Math.floor(byteOffset / region.info.pageBytes)
@@ -38,25 +54,21 @@ export class WordOperations {
       return
     }
     const word = { page, byteInPage, bits, operation, operand, expected }
-    new HomeAtomic(context, region, word, (before, error) => {
+    region.perform(word, (before, error) => {
       if (error === undefined) context.answer(id, before)
       else context.fail(id, error)
-    }).start()
+    })
   }
 
   /** AtomicRequest. `word` reads the record's words a, b, c … . */
-  onRequest(
-    region: EngineRegion,
-    page: number,
-    from: number,
-    word: (offset: number) => number,
-  ): void {
+  onRequest(region: WordHost, page: number, from: number, word: (offset: number) => number): void {
     const { ring, rank } = this.context
     const [request, byteInPage, operation, bits] = [word(0), word(1), word(2), word(3)]
     const valid =
       page < region.info.pageCount &&
       region.homes.homeOf(page) === rank &&
       (bits === 32 || bits === 64) &&
+      region.takesRequest(bits) &&
       operation <= 3 &&
       byteInPage % (bits / 8) === 0 &&
       byteInPage < region.info.pageBytes
@@ -66,12 +78,12 @@ export class WordOperations {
     const operand = whole(word(4), word(5))
     const expected = whole(word(6), word(7))
     const operationOnWord = { page, byteInPage, bits, operation, operand, expected }
-    new HomeAtomic(this.context, region, operationOnWord, (before, error) => {
+    region.perform(operationOnWord, (before, error) => {
       const [low, high] = halves(before)
       const lost = error === undefined ? 0 : 1
       const owner = error?.rank ?? 0
       ring.send(from, Kind.AtomicReply, region.info.id, page, request, low, high, lost, owner)
-    }).start()
+    })
   }
 
   /** AtomicReply. */
@@ -97,13 +109,4 @@ export class WordOperations {
   forgetAll(): void {
     this.remote.clear()
   }
-}
-
-function halves(value: bigint): [number, number] {
-  const bits = BigInt.asUintN(64, value)
-  return [Number(bits & WORD_MASK), Number(bits >> 32n)]
-}
-
-function whole(low: number, high: number): bigint {
-  return (BigInt(high) << 32n) | BigInt(low)
 }

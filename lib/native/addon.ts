@@ -3,6 +3,12 @@ import { createRequire } from 'node:module'
 import { PagemeshError } from '../errors.js'
 import type { RdmaDevices } from './rdma-devices.js'
 
+/** Where the words of one member are for RDMA atomics. */
+export interface WordsKey {
+  readonly rkey: number
+  readonly address: bigint
+}
+
 /** What `probe` finds out about this machine and process. */
 export interface Probe {
   readonly pageBytes: number
@@ -100,6 +106,19 @@ export interface Addon {
     placement: number,
     fixedHome: number,
   ): number
+  /**
+   * Maps the pages of a region of atomic words that this member homes. Throws an Error with errno.
+   * @param share let peers change them by RDMA atomics, if that can be
+   * @returns where, or undefined if they cannot be changed so
+   */
+  mapWords(
+    session: number,
+    region: number,
+    pageBytes: number,
+    pageCount: number,
+    share: boolean,
+  ): WordsKey | undefined
+  /** Unmaps a region of either kind, and withdraws what peers may do with its memory. */
   unmapRegion(session: number, region: number): void
   /** A SharedArrayBuffer (of `byteLength` bytes if given), or what the V8 addon makes one of. */
   regionBuffer(
@@ -110,7 +129,10 @@ export interface Addon {
   ): SharedArrayBuffer | BigUint64Array
   regionStats(session: number, region: number, into: Float64Array): void
   homeOf(session: number, region: number, page: number): number
-  /** Performs an operation on a word in the service mapping, and returns what was there. */
+  /**
+   * Performs an operation on a word in the service mapping, and returns what was there. In a region
+   * of atomic words, `page` is the page's index at this home; EBUSY if RDMA changes them.
+   */
   atomic(
     session: number,
     region: number,

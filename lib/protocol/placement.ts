@@ -31,6 +31,14 @@ export class HomeMap {
     return this.code === PlacementCode.cyclic ? Math.floor(page / this.size) : page
   }
 
+  /** How many pages `rank` homes. */
+  countAt(rank: number): number {
+    const { pageCount, size, blockPages } = this
+    if (this.code === PlacementCode.fixed) return rank === this.fixedHome ? pageCount : 0
+    if (this.code === PlacementCode.cyclic) return Math.max(0, Math.ceil((pageCount - rank) / size))
+    return Math.min(blockPages, Math.max(0, pageCount - rank * blockPages))
+  }
+
   /** The runs of pages that `rank` homes, as [first, count]. */
   *runsOf(rank: number): Generator<[number, number]> {
     if (this.code === PlacementCode.cyclic) {

@@ -25,6 +25,7 @@ Napi::Value Die(const Napi::CallbackInfo& info);
 
 // exports_region.cc
 Napi::Value MapRegion(const Napi::CallbackInfo& info);
+Napi::Value MapWords(const Napi::CallbackInfo& info);
 Napi::Value UnmapRegion(const Napi::CallbackInfo& info);
 Napi::Value RegionBuffer(const Napi::CallbackInfo& info);
 Napi::Value RegionStatsOf(const Napi::CallbackInfo& info);

@@ -117,12 +117,16 @@ Napi::Object Constants(Napi::Env env) {
   set("eventFault", kEventFault);
   set("eventWake", kEventWake);
   set("eventResumed", kEventResumed);
+  set("eventWord", kEventWord);
   set("actionSend", kActionSend);
   set("actionSendPage", kActionSendPage);
   set("actionSendBlob", kActionSendBlob);
   set("actionSendBlobTo", kActionSendBlobTo);
   set("actionProtect", kActionProtect);
   set("actionWake", kActionWake);
+  set("actionWord", kActionWord);
+  set("wordAdds", kWordAdds);
+  set("wordCompares", kWordCompares);
   set("protectWake", kProtectWake);
   set("protectInvalidate", kProtectInvalidate);
   return all;

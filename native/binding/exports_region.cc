@@ -27,6 +27,16 @@ Word PerformAtomic(void* at, uint32_t operation, Word operand, Word expected) {
   }
 }
 
+// nullptr if there is no such word.
+void* PagedWord(const Region* region, uint32_t page, uint32_t byte, uint32_t word_bytes) {
+  const bool known = word_bytes == 4 || word_bytes == 8;
+  if (!known || page >= region->page_count() || byte % word_bytes != 0 ||
+      byte > region->page_bytes() - word_bytes) {
+    return nullptr;
+  }
+  return region->frame(page) + byte;
+}
+
 }  // namespace
 
 // mapRegion(session, id, pageBytes, pageCount, base, placement, fixedHome)
@@ -41,6 +51,23 @@ Napi::Value MapRegion(const Napi::CallbackInfo& info) {
   options.placement = static_cast<Placement>(Uint32Argument(info, 5));
   options.fixed_home = Uint32Argument(info, 6);
   return Napi::Number::New(info.Env(), session->MapRegion(options));
+}
+
+// mapWords(session, id, pageBytes, pageCount, share): where they can be changed by RDMA atomics,
+// or undefined if they cannot be.
+Napi::Value MapWords(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  WordsKey key;
+  bool shared = false;
+  const int failed = session->MapWords(Uint32Argument(info, 1), Uint32Argument(info, 2),
+                                       Uint32Argument(info, 3), info[4].ToBoolean(), &key, &shared);
+  if (failed != 0) return ThrowErrno(info.Env(), "mapWords", failed);
+  if (!shared) return info.Env().Undefined();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("rkey", Napi::Number::New(info.Env(), key.rkey));
+  result.Set("address", Napi::BigInt::New(info.Env(), key.address));
+  return result;
 }
 
 Napi::Value UnmapRegion(const Napi::CallbackInfo& info) {
@@ -88,20 +115,21 @@ Napi::Value HomeOf(const Napi::CallbackInfo& info) {
 }
 
 // atomic(session, region, page, byteInPage, bits, operation, operand, expected): the word as it
-// was. The caller holds the page: nobody else has a copy, or for a load nobody may write.
+// was. The caller holds the page: nobody else has a copy, or for a load nobody may write. In a
+// region of atomic words, `page` is the page's index at this home.
 Napi::Value Atomic(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
-  Region* region = session == nullptr ? nullptr : RegionArgument(info, session);
-  if (region == nullptr) return info.Env().Undefined();
+  if (session == nullptr) return info.Env().Undefined();
+  const WordBlock* block = session->FindWords(Uint32Argument(info, 1));
+  Region* region = block != nullptr ? nullptr : RegionArgument(info, session);
+  if (block == nullptr && region == nullptr) return info.Env().Undefined();
+  if (block != nullptr && block->by_rdma()) return ThrowErrno(info.Env(), "atomic", EBUSY);
   const uint32_t page = Uint32Argument(info, 2);
   const uint32_t byte = Uint32Argument(info, 3);
   const uint32_t word_bytes = Uint32Argument(info, 4) / 8;
-  const bool known = word_bytes == 4 || word_bytes == 8;
-  if (!known || page >= region->page_count() || byte % word_bytes != 0 ||
-      byte > region->page_bytes() - word_bytes) {
-    return ThrowErrno(info.Env(), "atomic", EINVAL);
-  }
-  void* at = region->frame(page) + byte;
+  void* at = block != nullptr ? (word_bytes == 8 ? block->WordAt(page, byte) : nullptr)
+                              : PagedWord(region, page, byte, word_bytes);
+  if (at == nullptr) return ThrowErrno(info.Env(), "atomic", EINVAL);
   const uint32_t operation = Uint32Argument(info, 5);
   const uint64_t operand = Uint64Argument(info, 6), expected = Uint64Argument(info, 7);
   const uint64_t before =

@@ -146,7 +146,10 @@ void Session::Stop(bool exiting, int exit_code) {
 }
 
 int Session::MapRegion(RegionOptions options) {
-  if (options.id > kMaxRegionId || regions_[options.id].load() != nullptr) return EINVAL;
+  if (options.id > kMaxRegionId || regions_[options.id].load() != nullptr ||
+      words_[options.id] != nullptr) {
+    return EINVAL;
+  }
   const uint32_t mmu_page_bytes = static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
   if (options.page_bytes < mmu_page_bytes || options.page_bytes % mmu_page_bytes != 0 ||
       options.page_count == 0 || options.base % mmu_page_bytes != 0) {
@@ -167,6 +170,28 @@ void Session::UnmapRegion(uint32_t region_id) {
   transport_->ForgetRegion(region_id);
   Region* region = regions_[region_id].exchange(nullptr);
   if (region != nullptr) region->Unref();
+  words_[region_id].reset();
+}
+
+int Session::MapWords(uint32_t region_id, uint32_t page_bytes, uint32_t page_count, bool share,
+                      WordsKey* key, bool* shared) {
+  *shared = false;
+  if (region_id > kMaxRegionId || regions_[region_id].load() != nullptr ||
+      words_[region_id] != nullptr || page_bytes == 0 || page_bytes % WordBlock::kWordBytes != 0) {
+    return EINVAL;
+  }
+  std::unique_ptr<WordBlock> block = WordBlock::Map(page_bytes, page_count);
+  if (block == nullptr) return errno;
+  if (share && transport_->ShareWords(region_id, block->base(), block->byte_length(), key)) {
+    block->set_by_rdma();
+    *shared = true;
+  }
+  words_[region_id] = std::move(block);
+  return 0;
+}
+
+WordBlock* Session::FindWords(uint32_t region_id) {
+  return region_id <= kMaxRegionId ? words_[region_id].get() : nullptr;
 }
 
 Region* Session::FindRegionById(uint32_t region_id) {
@@ -333,6 +358,8 @@ void Session::Perform(const Entry* actions, uint32_t count, const uint8_t* blobs
     if (action.kind == kActionWake) {
       Region* region = FindRegionById(action.record.region);
       if (region != nullptr) WakeWaiters(region, action.record.page, action.words[1]);
+    } else if (action.kind == kActionWord) {
+      PerformWord(action);
     } else {
       PerformSend(action, blobs, blobs_bytes);
     }
@@ -363,6 +390,20 @@ uint32_t Session::PerformProtect(const Entry* actions, uint32_t at, uint32_t cou
   }
   if ((first.words[2] & kProtectWake) != 0) WakeWaiters(region, first.record.page, pages);
   return taken;
+}
+
+void Session::PerformWord(const Entry& action) {
+  const auto wide = [&](int at) {
+    return action.record.words[at] | (static_cast<uint64_t>(action.record.words[at + 1]) << 32);
+  };
+  PM_CHECK_STATE(action.words[0] < kMaxMembers, action.words[0], action.words[1]);
+  WordChange change;
+  change.request = action.words[1];
+  change.compares = action.words[2] == kWordCompares;
+  change.word = {action.record.words[kWordRkey], wide(kWordAddress)};
+  change.operand = wide(kWordOperand);
+  change.expected = wide(kWordExpected);
+  transport_->ChangeWord(static_cast<int>(action.words[0]), change);
 }
 
 void Session::PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes) {
@@ -514,6 +555,15 @@ bool Session::DescribeSlot(uint32_t slot, uint32_t* region_id, uint32_t* page) {
   if (region == nullptr) return false;
   *region_id = region->options().id;
   return true;
+}
+
+bool Session::OnWord(uint32_t request, uint64_t before) {
+  Entry event = {};
+  event.kind = kEventWord;
+  event.words[0] = request;
+  event.words[1] = static_cast<uint32_t>(before);
+  event.words[2] = static_cast<uint32_t>(before >> 32);
+  return Push(event);
 }
 
 bool Session::DescribeRegion(uint32_t region_id, RegionMemory* memory) {

@@ -12,6 +12,7 @@
 #include "base/unique_fd.h"
 #include "memory/fault.h"
 #include "memory/region.h"
+#include "memory/word_block.h"
 #include "transport/transport.h"
 
 namespace pagemesh {
@@ -34,6 +35,7 @@ enum EventKind : uint32_t {
   kEventFault = 6,    // record.region, record.page; Access in words[0]; unsent state in words[1]
   kEventWake = 7,     // somebody called Wake
   kEventResumed = 8,  // a thread came back from a fault, and watch_resumes was asked for
+  kEventWord = 9,     // the word as it was in words[1] (low), words[2]; request words[0]
 };
 
 enum ActionKind : uint32_t {
@@ -43,7 +45,12 @@ enum ActionKind : uint32_t {
   kActionSendBlobTo = 4,  // the same to connection words[0]
   kActionProtect = 5,     // words[0] PROT_ bits for words[1] pages from record.page; flags words[2]
   kActionWake = 6,        // threads that wait for words[1] pages from record.page
+  kActionWord = 7,        // RDMA atomic at rank words[0], request words[1]; see WordAction
 };
+// What a kActionWord has in words[2] of the entry, and in the words of its record.
+constexpr uint32_t kWordAdds = 0;
+constexpr uint32_t kWordCompares = 1;
+enum WordAction { kWordRkey, kWordAddress, kWordOperand = 3, kWordExpected = 5 };  // low, then high
 enum ProtectFlag : uint32_t {
   kProtectWake = 1,        // then wake the threads that wait for these pages
   kProtectInvalidate = 2,  // count the pages as invalidated
@@ -96,6 +103,13 @@ class Session final : public FaultSink, public TransportClient {
   void UnmapRegion(uint32_t region_id);
   Region* FindRegionById(uint32_t region_id);
 
+  // Regions of atomic words: this member's part of one, with a number that no other region has.
+  // 0 or errno. With `share` peers may change the words by RDMA atomics, if that can be; `*key`
+  // says where, and `*shared` whether. UnmapRegion unmaps it. Engine thread.
+  int MapWords(uint32_t region_id, uint32_t page_bytes, uint32_t page_count, bool share,
+               WordsKey* key, bool* shared);
+  WordBlock* FindWords(uint32_t region_id);
+
   // FaultSink: inside signal handlers.
   bool MayAnswer(Region* region, uint32_t page) override;
   SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
@@ -110,6 +124,7 @@ class Session final : public FaultSink, public TransportClient {
   bool AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) override;
   bool TakeAnswer(int rank, const Record& record) override;
   bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) override;
+  bool OnWord(uint32_t request, uint64_t before) override;
   bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
   int HomeOf(uint32_t region, uint32_t page) override;
   void OnOpened(int connection) override;
@@ -121,6 +136,7 @@ class Session final : public FaultSink, public TransportClient {
   bool Open();
   void Perform(const Entry* actions, uint32_t count, const uint8_t* blobs, size_t blobs_bytes);
   uint32_t PerformProtect(const Entry* actions, uint32_t at, uint32_t count);
+  void PerformWord(const Entry& action);
   void PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes);
   bool Push(const Entry& event);
   void ReportResumes();
@@ -146,6 +162,7 @@ class Session final : public FaultSink, public TransportClient {
 
   static constexpr uint32_t kMaxRegionId = 1023;
   std::atomic<Region*> regions_[kMaxRegionId + 1] = {};
+  std::unique_ptr<WordBlock> words_[kMaxRegionId + 1];  // engine thread
 
   std::deque<Entry> connection_events_;                         // never refused, unlike records
   static constexpr uint64_t kMostSpinNs = 4 * 1000 * 1000;      // then the engine sleeps

@@ -41,6 +41,22 @@ struct RdmaAddress {
   uint8_t gid_index = 0;
 };
 
+// Where one member's words of a region are, for RDMA atomics.
+struct WordsKey {
+  uint32_t rkey = 0;
+  uint64_t address = 0;
+};
+
+// One atomic operation on a word of 64 bits: adds `operand`, or with `compares` writes it if the
+// word is `expected`.
+struct WordChange {
+  uint32_t request = 0;  // comes back with the word as it was
+  bool compares = false;
+  WordsKey word;
+  uint64_t operand = 0;
+  uint64_t expected = 0;
+};
+
 // Receives what arrives. Every call is made by the engine thread from within Transport functions.
 class TransportClient {
  public:
@@ -60,6 +76,8 @@ class TransportClient {
   virtual bool TakeAnswer(int rank, const Record& record) = 0;
   // What the thread in this slot waits for; false if there is none. Any thread.
   virtual bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) = 0;
+  // A word as it was before a change that this member asked for. False as for OnRecord.
+  virtual bool OnWord(uint32_t /*request*/, uint64_t /*before*/) { return true; }
   // Any thread, in signal handlers too. False if there is no such region.
   virtual bool DescribeRegion(uint32_t region, RegionMemory* memory) = 0;
   // The rank that homes the page, or kNoRank if there is no such page.
@@ -130,6 +148,15 @@ class Transport {
   virtual bool AdmitRegion(size_t /*bytes*/) { return true; }
   // The region is about to be unmapped: withdraws what peers may write.
   virtual void ForgetRegion(uint32_t /*region*/) {}
+  // Lets peers, and this member by ChangeWord, change the words of this memory by RDMA atomics.
+  // False if that cannot be. ForgetRegion withdraws it.
+  virtual bool ShareWords(uint32_t /*region*/, uint8_t* /*base*/, size_t /*length*/,
+                          WordsKey* /*key*/) {
+    return false;
+  }
+  // Changes a word at a member, or at this one; the client's OnWord tells how it was. If the link
+  // fails the member's connection closes, and no answer comes.
+  virtual void ChangeWord(int /*rank*/, const WordChange& /*change*/) {}
   // How many records came over links.
   virtual uint64_t LinkRecords() const { return 0; }
 

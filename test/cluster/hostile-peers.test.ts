@@ -184,7 +184,13 @@ t.test('who holds the key and sends a bad frame while joining', async (t) => {
 })
 
 const page = Buffer.alloc(4096, 7)
-const shape = { name: 'x', byteLength: 4096, pageBytes: 4096, placement: 'block' }
+const shape = {
+  name: 'x',
+  byteLength: 4096,
+  pageBytes: 4096,
+  placement: 'block',
+  words: 'paged',
+}
 
 /** Records that no honest member sends. Region 0 has two pages, and rank 0 homes both. */
 const badRecords: Record<string, RawRecord | RawRecord[]> = {

@@ -30,6 +30,7 @@ const declared: Record<keyof Addon, 'function' | 'object'> = {
   link: 'function',
   linkRecords: 'function',
   mapRegion: 'function',
+  mapWords: 'function',
   unmapRegion: 'function',
   regionBuffer: 'function',
   regionStats: 'function',

@@ -89,6 +89,13 @@ std::unique_ptr<VerbsDevice> VerbsDevice::Open(const RdmaAddress& at, int member
 }
 
 bool VerbsDevice::OpenQueues(int members, std::string* why) {
+  ibv_device_attr attributes = {};
+  if (library_->query_device(context_, &attributes) == 0) {
+    max_atomics_out_ = static_cast<uint32_t>(std::min(attributes.max_qp_init_rd_atom, kMaxAtomics));
+    max_atomics_in_ = static_cast<uint32_t>(std::min(attributes.max_qp_rd_atom, kMaxAtomics));
+    has_atomics_ =
+        attributes.atomic_cap != IBV_ATOMIC_NONE && max_atomics_out_ > 0 && max_atomics_in_ > 0;
+  }
   pd_ = library_->alloc_pd(context_);
   if (pd_ != nullptr) channel_ = library_->create_comp_channel(context_);
   // Large enough for every completion that all links together can cause: it cannot overrun.

@@ -42,6 +42,12 @@ class VerbsDevice {
   int event_fd() const { return channel_->fd; }
   int async_fd() const { return context_->async_fd; }
 
+  // Whether words can be changed by RDMA atomics, and how many of them (and of RDMA READs) a queue
+  // pair may have under way: as the one that asks, and as the one that is asked.
+  bool has_atomics() const { return has_atomics_; }
+  uint32_t max_atomics_out() const { return max_atomics_out_; }
+  uint32_t max_atomics_in() const { return max_atomics_in_; }
+
   // Asks for an event at the next completion: of any kind, or else of one that the sender marked as
   // worth it, or that failed. What is complete already must be looked for after it. Any thread, in
   // signal handlers too.
@@ -64,6 +70,7 @@ class VerbsDevice {
   VerbsDevice() = default;
   bool OpenQueues(int members, std::string* why);
 
+  static constexpr int kMaxAtomics = 16;  // more would wait for each other at the home anyway
   static constexpr uint32_t kMaxRegions = 1024;
   struct Chunks {
     size_t count = 0;
@@ -76,6 +83,8 @@ class VerbsDevice {
   ibv_pd* pd_ = nullptr;
   ibv_comp_channel* channel_ = nullptr;
   ibv_cq* cq_ = nullptr;
+  bool has_atomics_ = false;
+  uint32_t max_atomics_out_ = 0, max_atomics_in_ = 0;
   std::atomic<Chunks*> regions_[kMaxRegions] = {};
 };
 

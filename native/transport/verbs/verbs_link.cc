@@ -110,6 +110,7 @@ bool VerbsLink::Prepare(VerbsOffer* mine) {
   init.qp_state = IBV_QPS_INIT;
   init.port_num = device_->port().port;
   init.qp_access_flags = IBV_ACCESS_REMOTE_WRITE;
+  if (device_->has_atomics()) init.qp_access_flags |= IBV_ACCESS_REMOTE_ATOMIC;
   const int failed = verbs.modify_qp(
       qp_, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
   if (failed != 0) {
@@ -130,6 +131,7 @@ bool VerbsLink::Prepare(VerbsOffer* mine) {
   mine->qp_number = qp_->qp_num;
   mine->mtu = static_cast<uint32_t>(device_->port().mtu);
   mine->receive_depth = kReceiveDepth;
+  mine->atomics_in = device_->max_atomics_in();
   memcpy(mine->gid, device_->port().gid.raw, sizeof(mine->gid));
   packet_number_ = mine->packet_number;
   return true;
@@ -150,7 +152,7 @@ bool VerbsLink::Connect(const VerbsOffer& theirs) {
       static_cast<ibv_mtu>(std::min(theirs.mtu, static_cast<uint32_t>(device_->port().mtu)));
   receive.dest_qp_num = theirs.qp_number;
   receive.rq_psn = theirs.packet_number;
-  receive.max_dest_rd_atomic = 1;
+  receive.max_dest_rd_atomic = static_cast<uint8_t>(device_->max_atomics_in());
   receive.min_rnr_timer = 1;
   receive.ah_attr.is_global = 1;
   memcpy(receive.ah_attr.grh.dgid.raw, theirs.gid, sizeof(theirs.gid));
@@ -168,7 +170,8 @@ bool VerbsLink::Connect(const VerbsOffer& theirs) {
     send.timeout = kTimeout;
     send.retry_cnt = kRetries;
     send.rnr_retry = 0;  // credit makes it impossible; if it happens it must be seen
-    send.max_rd_atomic = 1;
+    send.max_rd_atomic =
+        static_cast<uint8_t>(std::min(theirs.atomics_in, device_->max_atomics_out()));
     failed = verbs.modify_qp(qp_, &send,
                              IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                                  IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
@@ -309,6 +312,29 @@ int VerbsLink::PostBacklogLocked() {
     AddLocked(&chain, &kept.record, kept.page, kept.slot, false);
   }
   return PostLocked(&chain);  // inline data is copied here
+}
+
+int VerbsLink::PostWord(const WordChange& change, ibv_sge* result, uint32_t slot) {
+  FutexGuard guard(send_lock_);
+  const bool full = unfinished_.load() >= kSendDepth;
+  word_waits_.store(full);
+  if (full) return EAGAIN;
+  ibv_send_wr request = {};
+  // Its completion stands for all work requests up to it, as that of a record does.
+  request.wr_id = kSendMark | kWordMark | (static_cast<uint64_t>(slot) << kWordSlotShift) |
+                  (static_cast<uint64_t>(rank_) << 32) | (since_signal_ + 1);
+  request.opcode = change.compares ? IBV_WR_ATOMIC_CMP_AND_SWP : IBV_WR_ATOMIC_FETCH_AND_ADD;
+  request.send_flags = IBV_SEND_SIGNALED;
+  request.sg_list = result;
+  request.num_sge = 1;
+  request.wr.atomic.remote_addr = change.word.address;
+  request.wr.atomic.rkey = change.word.rkey;
+  request.wr.atomic.compare_add = change.compares ? change.expected : change.operand;
+  request.wr.atomic.swap = change.operand;
+  since_signal_ = 0;
+  unfinished_.fetch_add(1);
+  ibv_send_wr* bad = nullptr;
+  return ibv_post_send(qp_, &request, &bad);
 }
 
 const Record& VerbsLink::Received(const ibv_wc& completion) const {

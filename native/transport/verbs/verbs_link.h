@@ -18,9 +18,10 @@ struct VerbsOffer {
   uint32_t packet_number;
   uint32_t mtu;
   uint32_t receive_depth;
+  uint32_t atomics_in;  // how many RDMA atomics and READs it takes at a time
   uint8_t gid[16];
 };
-static_assert(sizeof(VerbsOffer) == 32, "as it travels");
+static_assert(sizeof(VerbsOffer) == 36, "as it travels");
 
 // The immediate data of every message. An answer is a page by RDMA WRITE for a thread that looks
 // for it itself: the slot says which, so no record is needed, and nobody is woken.
@@ -84,7 +85,11 @@ class VerbsLink {
   // Any thread, in signal handlers too. False: nothing was sent.
   bool TrySend(const Record& record);
   // Something waits for credit or room: the engine must hear of completions of any kind.
-  bool has_backlog() const { return has_backlog_.load(); }
+  bool has_backlog() const { return has_backlog_.load() || word_waits_.load(); }
+
+  // Posts an RDMA atomic; `result` is where the word as it was goes, and the completion names
+  // `slot`. EAGAIN while the queue is full. Engine thread. 0 or errno.
+  int PostWord(const WordChange& change, ibv_sge* result, uint32_t slot);
 
   // Completions. Callers hold the transport's receive lock.
   const Record& Received(const ibv_wc& completion) const;
@@ -101,10 +106,16 @@ class VerbsLink {
   void RequestCompletion();
   bool idle() const { return unfinished_.load() == 0 && idle_backlog(); }
   static bool IsReceive(uint64_t work_id) { return (work_id & kSendMark) == 0; }
+  static bool IsWord(uint64_t work_id) { return (work_id & kWordMark) != 0; }
+  static uint32_t WordSlotOf(uint64_t work_id) {
+    return static_cast<uint32_t>(work_id >> kWordSlotShift) & 0xffff;
+  }
   static uint32_t RankOf(uint64_t work_id) { return static_cast<uint32_t>(work_id >> 32) & 0xff; }
 
  private:
   static constexpr uint64_t kSendMark = 1ULL << 63;
+  static constexpr uint64_t kWordMark = 1ULL << 62;  // a send that is an atomic
+  static constexpr int kWordSlotShift = 40;
   static constexpr uint32_t kReserved = 8;  // buffers at the peer for news of credit alone
   static constexpr uint32_t kMaxOfferedDepth = 1 << 16;  // no device has so many
   static constexpr uint32_t kSignalEvery = 32;           // work requests between two completions
@@ -148,6 +159,7 @@ class VerbsLink {
   std::vector<Kept> backlog_;             // engine thread
   size_t backlog_at_ = 0;                 // what of it has been posted
   std::atomic<bool> has_backlog_{false};  // Progress left something over: nobody overtakes it
+  std::atomic<bool> word_waits_{false};   // PostWord found the queue full
 };
 
 }  // namespace pagemesh

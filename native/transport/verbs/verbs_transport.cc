@@ -121,6 +121,7 @@ void VerbsTransport::CloseAll() {
   for (auto& slot : in_use_) slot.store(nullptr);
   tcp_.CloseAll();
   for (auto& link : links_) link.reset();
+  words_.reset();
   device_.reset();
 }
 
@@ -195,6 +196,37 @@ bool VerbsTransport::AdmitRegion(size_t bytes) {
 void VerbsTransport::ForgetRegion(uint32_t region) {
   if (device_ != nullptr) device_->Forget(region);
   frames_.Forget(region);
+  if (words_ != nullptr) words_->Withdraw(region);
+}
+
+bool VerbsTransport::ShareWords(uint32_t region, uint8_t* base, size_t length, WordsKey* key) {
+  if (device_ == nullptr) return false;
+  if (words_ == nullptr) words_ = VerbsWords::Create(device_.get());
+  return words_ != nullptr && LinkToSelf() && AdmitRegion(length) &&
+         words_->Share(region, base, length, key);
+}
+
+// A queue pair whose other end is itself: words of this member's own are changed through it.
+bool VerbsTransport::LinkToSelf() {
+  std::vector<uint8_t> offer;
+  linked_to_self_ = linked_to_self_ || (OfferLink(rank_, &offer) && AcceptLink(rank_, offer));
+  return linked_to_self_;
+}
+
+void VerbsTransport::ChangeWord(int rank, const WordChange& change) {
+  VerbsLink* link = rank == rank_ ? links_[rank].get() : LinkTo(rank);
+  if (words_ == nullptr || link == nullptr || broken_[rank]) return;
+  const int failed = words_->Change(link, change);
+  if (failed != 0) Break(rank, static_cast<uint32_t>(failed));
+}
+
+void VerbsTransport::ProgressWords() {
+  if (words_ == nullptr) return;
+  for (const auto& link : links_) {
+    if (link == nullptr || link->ended()) continue;
+    const int failed = words_->Progress(link.get());
+    if (failed != 0) Break(link->rank(), static_cast<uint32_t>(failed));
+  }
 }
 
 // A request says where the page is to be written, and a recall where its requester's and the
@@ -346,10 +378,12 @@ bool VerbsTransport::Poll() { return device_ != nullptr && PollCompletions(); }
 
 void VerbsTransport::Arm(bool every_answer) {
   if (device_ == nullptr) return;
-  // What waits for credit or for room in a send queue goes on after completions of any kind.
-  for (const auto& slot : in_use_) {
-    const VerbsLink* link = slot.load(std::memory_order_relaxed);
-    every_answer = every_answer || (link != nullptr && link->has_backlog());
+  // What waits for credit or for room in a send queue goes on after completions of any kind, and
+  // nobody marks the completion of an atomic.
+  for (const auto& link : links_) {
+    if (link == nullptr || link->ended()) continue;
+    const bool waits = words_ != nullptr && words_->IsBusy(link->rank());
+    every_answer = every_answer || waits || link->has_backlog();
   }
   device_->Arm(every_answer);
 }
@@ -389,7 +423,7 @@ bool VerbsTransport::TakeLocked(const ibv_wc& completion) {
   VerbsLink* link = LinkTo(static_cast<int>(VerbsLink::RankOf(completion.wr_id)));
   if (link == nullptr || completion.status != IBV_WC_SUCCESS) return false;
   if (!VerbsLink::IsReceive(completion.wr_id)) {
-    if (link->has_backlog()) return false;
+    if (link->has_backlog() || VerbsLink::IsWord(completion.wr_id)) return false;
     link->OnSent(completion);
     return true;
   }
@@ -444,6 +478,7 @@ bool VerbsTransport::PollCompletions() {
     if (failed != 0) Break(link->rank(), static_cast<uint32_t>(failed));
   }
   ProgressAll();
+  ProgressWords();
   return true;
 }
 
@@ -458,6 +493,8 @@ bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
     return true;
   }
   if (!VerbsLink::IsReceive(completion.wr_id)) {
+    const bool word = VerbsLink::IsWord(completion.wr_id);
+    if (word && !words_->OnCompletion(link, completion, client_)) return false;
     link->OnSent(completion);
     return true;
   }
@@ -534,7 +571,9 @@ void VerbsTransport::TakeDeviceEvents() {
   while (device_->TakeEvent(&type, &qp_number)) {
     const bool of_device = type == IBV_EVENT_DEVICE_FATAL || type == IBV_EVENT_CQ_ERR;
     for (const auto& link : links_) {
-      if (link == nullptr || LinkTo(link->rank()) != link.get()) continue;
+      if (link == nullptr) continue;
+      const bool to_self = link->rank() == rank_ && linked_to_self_;
+      if (!to_self && LinkTo(link->rank()) != link.get()) continue;
       if (!of_device && link->qp_number() != qp_number) continue;
       PollCompletions();  // what it sent before is still good
       Break(link->rank(), kFirstVerbsEventReason + static_cast<uint32_t>(type));
@@ -556,6 +595,7 @@ void VerbsTransport::Break(int rank, uint32_t reason) {
   broken_[rank] = true;
   EndLink(rank);
   const int connection = connections_[rank];
+  if (rank == rank_) client_->OnClosed(connection, rank, reason);  // to itself, so nobody sees it
   if (connection < 0 || !tcp_.IsOpen(rank)) return;
   tcp_.Close(connection);
   client_->OnClosed(connection, rank, reason);

@@ -14,6 +14,7 @@
 #include "transport/verbs/verbs_device.h"
 #include "transport/verbs/verbs_frames.h"
 #include "transport/verbs/verbs_link.h"
+#include "transport/verbs/verbs_words.h"
 
 #if PAGEMESH_HAS_VERBS
 
@@ -51,6 +52,8 @@ class VerbsTransport final : public Transport {
   void UseLink(int rank) override;
   bool AdmitRegion(size_t bytes) override;
   void ForgetRegion(uint32_t region) override;
+  bool ShareWords(uint32_t region, uint8_t* base, size_t length, WordsKey* key) override;
+  void ChangeWord(int rank, const WordChange& change) override;
   uint64_t LinkRecords() const override { return link_records_.load(); }
 
  private:
@@ -90,6 +93,8 @@ class VerbsTransport final : public Transport {
   void KeepLocked(const ibv_wc& completion);
   void Break(int rank, uint32_t reason);
   void EndLink(int rank);
+  bool LinkToSelf();
+  void ProgressWords();
 
   static constexpr int kPollBatch = 32;
   static constexpr int kThreadPollBatch = 4;
@@ -101,7 +106,10 @@ class VerbsTransport final : public Transport {
   int rank_ = 0;
   size_t admitted_bytes_ = 0;            // of regions, all of which may come to be registered
   std::unique_ptr<VerbsDevice> device_;  // outlives the links
+  std::unique_ptr<VerbsWords> words_;    // nullptr until words are shared
+  // That to this member itself is for words alone, and made when some are shared.
   std::unique_ptr<VerbsLink> links_[kMaxMembers];
+  bool linked_to_self_ = false;
   std::atomic<VerbsLink*> in_use_[kMaxMembers] = {};  // what records go over
   int connections_[kMaxMembers];                      // TCP, by rank; -1 if none
   bool broken_[kMaxMembers] = {};

@@ -179,6 +179,12 @@ export class FakeMember {
     return region.id
   }
 
+  /** Agrees to how the words of a region are changed. */
+  async answerAgree(id: number): Promise<void> {
+    await this.peer.next(Kind.RegionControl)
+    this.sayOfRegions({ type: 'agreed', id })
+  }
+
   /** Ends like a process that is killed. */
   destroy(): void {
     for (const peer of this.peers) peer.destroy()

@@ -15,22 +15,24 @@ export interface Offer {
   readonly packetNumber: number
   readonly mtu: number
   readonly receiveDepth: number
+  readonly atomicsIn: number
   readonly gid: Buffer
 }
 
-export function encodeOffer({ qpNumber, packetNumber, mtu, receiveDepth, gid }: Offer): Buffer {
-  const numbers = Buffer.alloc(16)
-  for (const [index, value] of [qpNumber, packetNumber, mtu, receiveDepth].entries()) {
+export function encodeOffer(offer: Offer): Buffer {
+  const { qpNumber, packetNumber, mtu, receiveDepth, atomicsIn, gid } = offer
+  const numbers = Buffer.alloc(20)
+  for (const [index, value] of [qpNumber, packetNumber, mtu, receiveDepth, atomicsIn].entries()) {
     numbers.writeUInt32LE(value, index * 4)
   }
   return Buffer.concat([numbers, gid])
 }
 
 function decodeOffer(bytes: Buffer): Offer {
-  const [qpNumber, packetNumber, mtu, receiveDepth] = [0, 4, 8, 12].map((at) =>
+  const [qpNumber, packetNumber, mtu, receiveDepth, atomicsIn] = [0, 4, 8, 12, 16].map((at) =>
     bytes.readUInt32LE(at),
   )
-  return { qpNumber, packetNumber, mtu, receiveDepth, gid: bytes.subarray(16, 32) }
+  return { qpNumber, packetNumber, mtu, receiveDepth, atomicsIn, gid: bytes.subarray(20, 36) }
 }
 
 /** The first byte of a LinkControl blob; lib/engine/link-setup.ts. */
@@ -191,6 +193,7 @@ export class VerbsFake {
         packetNumber: 0,
         mtu: Number(mtu),
         receiveDepth: honestDepth,
+        atomicsIn: 1,
         gid: Buffer.from(gid, 'hex'),
         ...options.offer,
       })
