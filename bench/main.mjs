@@ -4,6 +4,7 @@ import * as fault from './fault.mjs'
 import { startProgressBar } from './lib/progress-bar.mjs'
 import { describeMachine, formatTable, toJson } from './lib/report.mjs'
 import * as progress from './progress.mjs'
+import * as words from './words.mjs'
 
 /**
  * @typedef {object} Bench
@@ -14,15 +15,15 @@ import * as progress from './progress.mjs'
  */
 
 /** @type {Record<string, Bench>} */
-const benches = { fault, progress }
+const benches = { fault, progress, words }
 
 const defaultRounds = 5
 const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--rounds R] [--transport T]
   NAME         ${Object.keys(benches).join(', ')}; all without a name; 'list' says what they measure
   --json       one JSON object per figure and line on stdout, and nothing else
-  --faults N   faults in each batch
+  --faults N   faults, or words changed, in each batch
   --transport T tcp or verbs: how the members reach each other, and which floor they stand on
-  --rounds R   rounds, each of one batch of faults and one of the floor (default ${defaultRounds})`
+  --rounds R   rounds, each of one batch and one of the floor (default ${defaultRounds})`
 
 class UsageError extends Error {}
 

@@ -15,6 +15,14 @@ export function describeSocketFloor({ words }) {
 }
 
 /**
+ * What an operation on a word over TCP is held against, in words.
+ * @param {import('./placement.mjs').Placement} placement
+ */
+export function describeSmallSocketFloor({ words }) {
+  return `blocking socket round trip, 8 B each way, ${words}`
+}
+
+/**
  * Runs one of the C programs of bench/floor, which setup compiles into build/bench.
  * @param {string} name
  * @param {string[]} args
@@ -39,9 +47,27 @@ async function runFloor(name, args) {
  * @param {import('./placement.mjs').Placement} placement
  * @returns {Promise<number[]>} µs of each round trip
  */
-export async function socketRoundTripsUs(iterations, { cpus }) {
+export function socketRoundTripsUs(iterations, placement) {
+  return roundTripsUs(iterations, 4096, placement)
+}
+
+/**
+ * @param {number} iterations
+ * @param {import('./placement.mjs').Placement} placement
+ * @returns {Promise<number[]>} µs of each round trip
+ */
+export function smallSocketRoundTripsUs(iterations, placement) {
+  return roundTripsUs(iterations, 8, placement)
+}
+
+/**
+ * @param {number} iterations
+ * @param {number} replyBytes
+ * @param {import('./placement.mjs').Placement} placement
+ */
+async function roundTripsUs(iterations, replyBytes, { cpus }) {
   const args = ['--iterations', String(iterations)]
-  args.push('--request-bytes', '8', '--reply-bytes', '4096', '--raw')
+  args.push('--request-bytes', '8', '--reply-bytes', String(replyBytes), '--raw')
   if (cpus !== undefined) args.push('--server-cpu', `${cpus[0]}`, '--client-cpu', `${cpus[1]}`)
   const { samplesUs } = await runFloor('socket_roundtrip', args)
   return samplesUs

@@ -6,6 +6,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 /** What a page fault over verbs is held against, in words. */
 export const readLatencyFloor = 'ib_read_lat -s 4096 (perftest), which spins for its completions'
 
+/** What an operation on a word by RDMA is held against, in words. */
+export const atomicLatencyFloor = 'ib_atomic_lat (perftest), which spins for its completions'
+
 const port = 18_516
 const pollMs = 20
 const timeoutMs = 60_000
@@ -19,15 +22,35 @@ const warmUpCount = 10
  * @param {string} host the address of the device
  * @returns {Promise<number[]>} µs of each read
  */
-export async function readLatenciesUs(iterations, host) {
+export function readLatenciesUs(iterations, host) {
+  return latenciesUs('ib_read_lat', ['-s', '4096'], iterations, host)
+}
+
+/**
+ * The same of RDMA fetch-and-add.
+ * @param {number} iterations
+ * @param {string} host the address of the device
+ * @returns {Promise<number[]>} µs of each
+ */
+export function atomicLatenciesUs(iterations, host) {
+  return latenciesUs('ib_atomic_lat', [], iterations, host)
+}
+
+/**
+ * @param {string} program
+ * @param {string[]} own its own arguments
+ * @param {number} iterations
+ * @param {string} host
+ */
+async function latenciesUs(program, own, iterations, host) {
   const [device, devicePort, gid] = (process.env.PAGEMESH_RDMA_DEVICE ?? 'rxe0:1:1').split(':')
   const count = String(iterations + warmUpCount)
   const args = ['-d', device, '-i', devicePort, '-x', gid, '-p', String(port)]
-  args.push('-s', '4096', '-n', count, '-F', '-U')
-  const server = spawn('ib_read_lat', args, { stdio: 'ignore', timeout: timeoutMs })
+  args.push(...own, '-n', count, '-F', '-U')
+  const server = spawn(program, args, { stdio: 'ignore', timeout: timeoutMs })
   server.on('error', () => {}) // the client says it too
-  await untilListening(server)
-  const client = spawn('ib_read_lat', [...args, host], { timeout: timeoutMs })
+  await untilListening(program, server)
+  const client = spawn(program, [...args, host], { timeout: timeoutMs })
   let output = ''
   for (const stream of [client.stdout, client.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => (output += text))
@@ -36,7 +59,7 @@ export async function readLatenciesUs(iterations, host) {
     const [code] = await once(client, 'close')
     const samplesUs = [...output.matchAll(/^\d+, ([\d.]+)$/gm)].map(([, us]) => Number(us))
     if (code !== 0 || samplesUs.length <= warmUpCount) {
-      throw new Error(`ib_read_lat failed (exit code ${code}):\n${output}`)
+      throw new Error(`${program} failed (exit code ${code}):\n${output}`)
     }
     return samplesUs.slice(warmUpCount)
   } finally {
@@ -46,15 +69,16 @@ export async function readLatenciesUs(iterations, host) {
 
 /**
  * Perftest says nothing when its server is ready, and its client tries once.
+ * @param {string} program
  * @param {import('node:child_process').ChildProcess} server
  */
-async function untilListening(server) {
+async function untilListening(program, server) {
   const listening = new RegExp(`:${port.toString(16).toUpperCase()} \\S+ 0A `)
   const tables = ['/proc/net/tcp', '/proc/net/tcp6']
   const deadlineMs = performance.now() + timeoutMs
   while (!tables.some((table) => listening.test(readFileSync(table, 'utf8')))) {
     if (server.exitCode !== null || performance.now() > deadlineMs) {
-      throw new Error(`the server of ib_read_lat did not start (exit code ${server.exitCode})`)
+      throw new Error(`the server of ${program} did not start (exit code ${server.exitCode})`)
     }
     await delay(pollMs)
   }

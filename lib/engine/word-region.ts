@@ -15,7 +15,7 @@ export class WordRegion implements WordHost {
   readonly homes: HomeMap
   /** Undefined until the mesh has agreed on it; only then is the region used. */
   private way: 'home' | 'rdma' | undefined
-  private keys: readonly WordsKey[] = []
+  private keys: readonly (WordsKey | undefined)[] = []
   private readonly ownKey: WordsKey | undefined
 
   /** Maps this member's part. With `share` it offers its words to RDMA. Throws what has an errno. */
@@ -47,10 +47,7 @@ export class WordRegion implements WordHost {
       this.map(false)
       return
     }
-    const { ownKey } = this
-    const own = keys[this.context.rank]
-    const mine = own?.rkey === ownKey?.rkey && own?.address === ownKey?.address
-    if (keys.length !== this.context.size || ownKey === undefined || !mine) {
+    if (keys.length !== this.context.size || !isSame(keys[this.context.rank], this.ownKey)) {
       throw refuse(`the keys of region ${this.info.id} are not what its members said`)
     }
     this.way = 'rdma'
@@ -88,6 +85,11 @@ export class WordRegion implements WordHost {
     const { id, pageBytes } = this.info
     return addon.mapWords(session, id, pageBytes, this.homes.countAt(rank), share)
   }
+}
+
+function isSame(key: WordsKey | undefined, other: WordsKey | undefined): boolean {
+  if (key === undefined || other === undefined) return false
+  return key.rkey === other.rkey && key.address === other.address
 }
 
 function refuse(message: string): PagemeshError {

@@ -56,6 +56,17 @@ t.test('bench fault measures every state of a page', { timeout: 110_000 }, (t) =
   t.end()
 })
 
+t.test('bench words: at another member and at its own', { timeout: 110_000 }, (t) => {
+  const lines = runBench(t, 'words', '--faults', '100', '--rounds', '2')
+  t.same(
+    lines.map((line) => line.name),
+    ["fetchAdd of another member's atomic word", "fetchAdd of the member's own atomic word"],
+  )
+  for (const line of lines) checkForm(t, line)
+  t.match(lines[0], { samples: 200, rounds: 2, wordsBy: 'home', target: null })
+  t.end()
+})
+
 t.test('bench progress shows that faults are served all the time', { timeout: 110_000 }, (t) => {
   const lines = runBench(t, 'progress', '--faults', '1000', '--rounds', '1')
   const names = ['read fault, home busy', 'cross faults, read', 'cross faults, write']

@@ -282,8 +282,8 @@ t.test('what atomic words cannot do', async (t) => {
     ],
   ])
   const stats = await members[1].run((room) => {
-    const { words, wordsBy, stats } = room.regions.w
-    return { words, wordsBy, stats: stats.call(room.regions.w) }
+    const { w } = room.regions
+    return { words: w.words, wordsBy: w.wordsBy, stats: w.stats() }
   })
   t.match(stats, { words: 'atomic', wordsBy: way })
   t.ok(
@@ -354,7 +354,7 @@ t.test('after leave', async (t) => {
     const pending = Array.from({ length: 100 }, () =>
       w.fetchAdd(8, 1n).then(
         () => 'done',
-        (error: { code: string }) => error.code,
+        (error: unknown) => (error as { code: string }).code,
       ),
     )
     await room.mesh.leave()

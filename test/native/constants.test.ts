@@ -119,6 +119,8 @@ t.test('actions, as the ring writes them', async (t) => {
   ring.wake(2, 3, 4)
   ring.protect(2, 3, 4, 'read', true, false)
   ring.protect(2, 3, 4, 'none', false, true)
+  ring.word(3, 77, true, 5, 0x1_0000_0002n, 0x3_0000_0004n, -1n)
+  ring.word(3, 78, false, 5, 0n, 1n, 0n)
   ring.flush()
   const entry = (index: number): Uint32Array => written.subarray(index * ENTRY_WORDS)
   const names = ['Send', 'SendPage', 'SendBlob', 'SendBlobTo', 'Protect', 'Wake']
@@ -129,6 +131,10 @@ t.test('actions, as the ring writes them', async (t) => {
   t.same([...entry(4).subarray(1, 4)], [3, 4, 0], 'PROT_READ|PROT_WRITE, pages, flags')
   t.same([...entry(6).subarray(1, 4)], [1, 4, native('protectWake')])
   t.same([...entry(7).subarray(1, 4)], [0, 4, native('protectInvalidate')])
+  t.equal(entry(8)[0], native('actionWord'))
+  t.same([...entry(8).subarray(1, 4)], [3, 77, native('wordCompares')])
+  t.same([...entry(8).subarray(4 + 5, 4 + 12)], [5, 2, 1, 4, 3, 2 ** 32 - 1, 2 ** 32 - 1])
+  t.same([...entry(9).subarray(1, 4)], [3, 78, native('wordAdds')])
 })
 
 /** The enumerators of a C enum, in order, with what is assigned to them, if anything is. */
@@ -239,6 +245,7 @@ t.test('both sides agree on every home', async (t) => {
             }
             // The directory has one entry for each page homed here, and indices fit it.
             const entries = regionBuffer(session, id, RegionPart.directory).byteLength / 8
+            if (homes.countAt(rank) !== own) differences.push(`${what}: ${homes.countAt(rank)}`)
             if (entries !== own) differences.push(`${what}: ${entries} entries for ${own} pages`)
             const runs = [...homes.runsOf(rank)].flatMap(([first, count]) =>
               Array.from({ length: count }, (_, i) => first + i),

@@ -316,6 +316,48 @@ t.test('RDMA devices: those of the kernel, whether they can be used or not', asy
   if (unavailable !== '') t.notOk(devices.some(({ hasProvider }) => hasProvider))
 })
 
+t.test('atomic words', async (t) => {
+  const session = createSession(t)
+  const exchange = new Exchange(session)
+  t.equal(addon.mapWords(session, 3, pageBytes, 2, false), undefined)
+  t.equal(addon.mapWords(session, 4, pageBytes, 1, true), undefined, 'there is no device')
+  t.equal(addon.mapWords(session, 5, pageBytes, 0, false), undefined, 'none is homed here')
+  const { EINVAL, ENOMEM } = constants.errno
+  t.throws(() => addon.mapWords(session, 3, pageBytes, 2, false), failure(EINVAL, 'mapWords'))
+  t.throws(() => addon.mapWords(session, 1024, pageBytes, 2, false), failure(EINVAL))
+  t.throws(() => addon.mapWords(session, 6, 0, 1, false), failure(EINVAL))
+  t.throws(() => addon.mapWords(session, 6, 4092, 1, false), failure(EINVAL), 'pages of half words')
+  t.throws(() => addon.mapWords(session, 6, 2 ** 31, 2 ** 32 - 1, false), failure(ENOMEM))
+  const { block } = PlacementCode
+  t.equal(addon.mapRegion(session, 3, pageBytes, 1, freshBase(), block, 0), EINVAL, 'id taken')
+  t.equal(addon.mapRegion(session, 7, pageBytes, 1, freshBase(), block, 0), 0)
+  t.throws(() => addon.mapWords(session, 7, pageBytes, 1, false), failure(EINVAL), 'id taken')
+
+  t.equal(addon.atomic(session, 3, 1, 4088, 64, 1, 7n, 0n), 0n)
+  t.equal(addon.atomic(session, 3, 1, 4088, 64, 2, 1n, 0n), 7n)
+  t.equal(addon.atomic(session, 3, 0, 4088, 64, 0, 0n, 0n), 0n)
+  for (const [page, byte, bits] of [
+    [2, 0, 64],
+    [0, 4, 64],
+    [0, 4096, 64],
+    [0, 0, 32],
+    [0, 0, 0],
+  ] as const) {
+    const what = `${bits} bits at ${byte} of page ${page}`
+    t.throws(() => addon.atomic(session, 3, page, byte, bits, 0, 0n, 0n), failure(EINVAL), what)
+  }
+  t.throws(() => addon.atomic(session, 5, 0, 0, 64, 0, 0n, 0n), failure(EINVAL))
+
+  // Without links there is nobody to change a word by RDMA.
+  const change = Array<number>(ENTRY_WORDS).fill(0)
+  change.splice(0, 3, addon.constants.actionWord, 0, 1)
+  t.equal(exchange.run([change]), 0)
+  addon.unmapRegion(session, 3)
+  t.throws(() => addon.atomic(session, 3, 0, 0, 64, 0, 0n, 0n), /no such region/)
+  t.equal(addon.mapWords(session, 3, pageBytes, 1, false), undefined, 'and again')
+  t.equal(addon.atomic(session, 3, 0, 4088, 64, 0, 0n, 0n), 0n)
+})
+
 t.test('probe', async (t) => {
   const found = addon.probe()
   t.match(found, {

@@ -84,6 +84,14 @@ export async function regions(mesh: Mesh): Promise<void> {
   await mesh.region('f', { byteLength: 1, placement: { rank: 'zero' } })
   // @ts-expect-error a length is a number
   await mesh.region('g', { byteLength: 1n })
+  await mesh.region('h', { byteLength: 8, words: 'paged' })
+  const counters: Region = await mesh.region('i', { byteLength: 8, words: 'atomic' })
+  true satisfies Same<Region['words'], 'paged' | 'atomic'>
+  true satisfies Same<Region['wordsBy'], 'home' | 'rdma'>
+  // @ts-expect-error no such words
+  await mesh.region('j', { byteLength: 8, words: 'rdma' })
+  // @ts-expect-error nobody changes what changes the words
+  counters.wordsBy = 'rdma'
   true satisfies Same<Region['buffer'], SharedArrayBuffer>
   true satisfies Same<Region['address'], bigint>
   true satisfies Same<Region['name'], string>
@@ -94,7 +102,7 @@ export async function regions(mesh: Mesh): Promise<void> {
   const plain: ArrayBuffer = region.buffer
   // @ts-expect-error nobody changes the memory's place
   region.address = 0n
-  const { readFaults, writeFaults, waitMs }: Stats = region.stats()
+  const { readFaults, writeFaults, waitMs, wordsByRdma, wordsByHome }: Stats = region.stats()
   await region.prefetch(0, 4096, 'read')
   await region.prefetch(0, 4096, 'write')
   // @ts-expect-error a prefetch is for reading or writing
@@ -109,7 +117,7 @@ export async function regions(mesh: Mesh): Promise<void> {
     keep(held, again)
   }
   await region.discard(0, 4096)
-  keep(cells, plain, readFaults, writeFaults, waitMs)
+  keep(cells, plain, readFaults, writeFaults, waitMs, wordsByRdma, wordsByHome)
 }
 
 export async function words(region: Region): Promise<void> {

@@ -11,13 +11,13 @@ function bench(...args: string[]) {
 t.test('list names the benchmarks', (t) => {
   const { status, stdout, stderr } = bench('list')
   t.equal(status, 0)
-  t.match(stdout, /^fault +\S.*\nprogress +\S.*\n$/)
+  t.match(stdout, /^fault +\S.*\nprogress +\S.*\nwords +\S.*\n$/)
   t.equal(stderr, '')
   t.end()
 })
 
 const mistakes: [string[], RegExp][] = [
-  [['faults'], /^no benchmark is called 'faults'; there are fault, progress\nusage: /],
+  [['faults'], /^no benchmark is called 'faults'; there are fault, progress, words\nusage: /],
   [['fault', 'nothing'], /^no benchmark is called 'nothing'/],
   [['toString'], /^no benchmark is called 'toString'/],
   [['fault', '--slow'], /^Unknown option '--slow'/],
