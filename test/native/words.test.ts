@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import { ENTRY_WORDS, EventKind, Ring, whole } from '../../dist/engine/ring.js'
 import { loadAddon, type WordsKey } from '../../dist/native/addon.js'
@@ -11,8 +12,11 @@ const addon = loadAddon()
 const region = 3
 const pageBytes = 4096
 
-/** IBV_WC_REM_INV_REQ_ERR and IBV_WC_REM_ACCESS_ERR, behind the first reason for a failed link. */
-const refusals = [2000 + 9, 2000 + 10]
+/**
+ * How a device refuses: as the one that is asked, by IBV_WC_REM_INV_REQ_ERR or
+ * IBV_WC_REM_ACCESS_ERR, which stand behind the first reason for a failed link; or at once.
+ */
+const refusals = [2000 + 9, 2000 + 10, constants.errno.EINVAL]
 
 class Device {
   readonly session: number
