@@ -289,8 +289,8 @@ export class Region {
     const wordBytes = bits / 8
     if (bits === 32 && this.words === 'atomic') {
       throw invalid(
-        `region '${this.name}' has atomic words, which are 64 bits wide: pass bigints, as 1n, and ` +
-          "'int64' to load",
+        `region '${this.name}' has atomic words, which are 64 bits wide: pass bigints, as 1n, ` +
+          "and 'int64' to load",
       )
     }
     checkInteger('byteOffset', byteOffset, 0, this.byteLength - wordBytes)

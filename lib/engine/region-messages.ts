@@ -39,7 +39,7 @@ export interface WireKey {
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** Throws ERR_PAGEMESH_PROTOCOL if the blob is no region message, or not one that `from` may send. */
+/** Throws ERR_PAGEMESH_PROTOCOL if the blob is no region message, or none that `from` may send. */
 export function parseMessage(from: number, blob: Uint8Array): RegionMessage {
   let value: unknown
   try {

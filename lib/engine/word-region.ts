@@ -18,7 +18,7 @@ export class WordRegion implements WordHost {
   private keys: readonly (WordsKey | undefined)[] = []
   private readonly ownKey: WordsKey | undefined
 
-  /** Maps this member's part. With `share` it offers its words to RDMA. Throws what has an errno. */
+  /** Maps this member's part; with `share`, offers its words to RDMA. Throws what has an errno. */
   constructor(
     private readonly context: EngineContext,
     readonly info: RegionInfo,

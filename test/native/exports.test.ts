@@ -402,5 +402,6 @@ t.test('every export is declared and used by a test', async (t) => {
   t.same(names, Object.keys(declared).sort(), 'as lib/native/addon.ts declares them')
   for (const name of names) t.equal(typeof real[name as keyof Addon], declared[name as keyof Addon])
   t.same([...used].sort(), names, 'called by the tests above')
-  t.ok(names.length <= 24, 'about twenty')
+  // Devices and atomic words brought one each; more than these, and the table needs parts.
+  t.ok(names.length <= 25, 'no more than one table can hold and be read')
 })
