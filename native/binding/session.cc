@@ -275,7 +275,8 @@ bool Session::SpinForEvents() {
   if (event_count_ > 0) return true;
   Spin spin(&spin_policy_);
   const uint64_t start_ns = NowNs();
-  while (spin.GoOn() && !stopped_.load()) {
+  // One that looks is enough: a faulting thread has more to win, and wakes the engine for the rest.
+  while (CountLookingAskers() == 0 && spin.GoOn() && !stopped_.load()) {
     const bool handled = transport_->Poll();  // what is answered at once is no event
     CollectLocal();
     if (!handled && event_count_ == 0) continue;

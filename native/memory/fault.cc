@@ -22,7 +22,7 @@ static_assert(kQueueLength >= 2 * kMaxWaiters, "a waiter has at most one event i
 // last time; the engine changes the state first and then looks for waiters: one of them sees the
 // other.
 struct Waiter {
-  static constexpr uint32_t kFree = 0, kClaimed = 1, kWaiting = 2, kWoken = 3;
+  static constexpr uint32_t kFree = 0, kClaimed = 1, kWaiting = 2, kAsleep = 3, kWoken = 4;
   std::atomic<uint32_t> word{kFree};  // the futex
   std::atomic<Region*> region{nullptr};
   std::atomic<uint32_t> page{0};
@@ -46,6 +46,7 @@ std::atomic<FaultSink*> fault_sink{nullptr};
 std::atomic<int> sink_users{0};  // threads that may have read fault_sink and still use it
 std::atomic<uint32_t> resume_count{0};
 std::atomic<int> sleeping_askers{0};
+std::atomic<int> looking_askers{0};
 std::atomic<bool> watching_resumes{false};
 
 // Held from before the sink is read until it is used no more.
@@ -54,6 +55,13 @@ struct SinkUse {
   ~SinkUse() { sink_users.fetch_sub(1); }
   SinkUse(const SinkUse&) = delete;
   SinkUse& operator=(const SinkUse&) = delete;
+};
+
+struct Looking {
+  Looking() { looking_askers.fetch_add(1); }
+  ~Looking() { looking_askers.fetch_sub(1); }
+  Looking(const Looking&) = delete;
+  Looking& operator=(const Looking&) = delete;
 };
 
 // A cell's sequence starts at its index; static storage starts at 0, so numbers are stored less it.
@@ -138,6 +146,7 @@ void Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
 
 // Looks for the answer for as long as the core has nothing better to do. True: look at the state.
 bool SpinForAnswer(Waiter* waiter, FaultSink* sink, Region* region, uint32_t page, Access access) {
+  const Looking looking;
   Spin spin(&spin_policy);
   do {
     sink->PollAnswers();
@@ -163,8 +172,10 @@ void WaitForAnswer(Waiter* waiter, Region* region, uint32_t page, Access access)
   }
   // Whoever changes the state from here on wakes this thread.
   if (!Permits(region->state(page).load(), access)) {
-    while (waiter->word.load() == Waiter::kWaiting) {
-      Futex(&waiter->word, FUTEX_WAIT, Waiter::kWaiting);
+    uint32_t expected = Waiter::kWaiting;
+    waiter->word.compare_exchange_strong(expected, Waiter::kAsleep);
+    while (waiter->word.load() == Waiter::kAsleep) {
+      Futex(&waiter->word, FUTEX_WAIT, Waiter::kAsleep);
     }
   }
   if (asks) sleeping_askers.fetch_sub(1);
@@ -201,6 +212,8 @@ void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit v
 
 }  // namespace
 
+int CountLookingAskers() { return looking_askers.load(); }
+
 int CountSleepingAskers() { return sleeping_askers.load(); }
 
 Region* RegionOfSlot(uint32_t slot, uint32_t* page) {
@@ -228,8 +241,10 @@ bool PopFault(FaultEvent* event) {
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   ForEachWaiter(region, first, count, [](Waiter* waiter) {
-    uint32_t expected = Waiter::kWaiting;
-    if (waiter->word.compare_exchange_strong(expected, Waiter::kWoken)) {
+    uint32_t was = Waiter::kWaiting;
+    if (waiter->word.compare_exchange_strong(was, Waiter::kWoken)) return;  // it looks by itself
+    if (was != Waiter::kAsleep) return;
+    if (waiter->word.compare_exchange_strong(was, Waiter::kWoken)) {
       Futex(&waiter->word, FUTEX_WAKE, 1);
     }
   });

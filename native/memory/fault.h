@@ -60,6 +60,9 @@ bool PopFault(FaultEvent* event);
 // Lets the threads that wait for one of these pages look at its state again. Any thread.
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count);
 
+// How many threads look for their answers just now, and so find the engine's events too. Any
+// thread.
+int CountLookingAskers();
 // How many threads sleep although they sent their requests for answers that wake nobody: while
 // there are any, every answer must wake the engine. Any thread.
 int CountSleepingAskers();

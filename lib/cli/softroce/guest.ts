@@ -180,7 +180,7 @@ export function qemuArguments(spec: GuestSpec, runFolder: string): string[] {
   ])
   return [
     ...['-nodefaults', '-no-user-config', '-no-reboot'],
-    ...['-machine', 'q35', '-cpu', spec.accelerator === 'kvm' ? 'host' : 'max,-erms,-fsrm'],
+    ...['-machine', 'q35', '-cpu', spec.accelerator === 'kvm' ? 'host' : 'max,-erms,-fsrm,-pku'],
     ...['-accel', spec.accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
     ...['-smp', String(spec.cpuCount), '-m', String(spec.memoryMib)],
     ...['-display', 'none', '-serial', `file:${consoleName(hostIndex)}`],

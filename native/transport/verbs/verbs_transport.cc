@@ -445,13 +445,16 @@ void VerbsTransport::KeepLocked(const ibv_wc& completion) {
   ring_tail_.store(next, std::memory_order_release);
 }
 
-// Moves what is complete into the ring; false if there is nothing.
+// Carries out what faulting threads look for, and moves the rest into the ring; false if there is
+// nothing.
 bool VerbsTransport::Fetch() {
   ibv_wc completions[kPollBatch];
   FutexGuard guard(receive_lock_);
   const int count = ibv_poll_cq(device_->cq(), kPollBatch, completions);
   PM_CHECK_STATE(count >= 0, count, errno);
-  for (int i = 0; i < count; i++) KeepLocked(completions[i]);
+  for (int i = 0; i < count; i++) {
+    if (!TakeLocked(completions[i])) KeepLocked(completions[i]);
+  }
   return count > 0;
 }
 
