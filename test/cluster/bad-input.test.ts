@@ -7,6 +7,7 @@ import {
   type Room,
   startMesh,
 } from './support/members.js'
+import { transport } from './support/machine.js'
 
 /** A call and what it must fail with. Calls are text, as they go to another process. */
 type Case = [call: string, code: string, message: RegExp]
@@ -262,7 +263,7 @@ t.test('everything after leave', async (t) => {
       ]
     })
     const rank = members.indexOf(member)
-    t.same(views, [11 + rank, 21 + rank, true, 9, 'r', 16384, true, 'tcp', 1])
+    t.same(views, [11 + rank, 21 + rank, true, 9, 'r', 16384, true, transport, 1])
   }
   for (const member of members) {
     member.child.disconnect()

@@ -6,6 +6,7 @@ import { PNG } from 'pngjs'
 import t from 'tap'
 import * as heat from '../../examples/heat/plate.mjs'
 import * as pagerank from '../../examples/pagerank/compute.mjs'
+import { nodeOptions, slowness } from './support/machine.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
@@ -18,7 +19,12 @@ interface Outcome {
 /** Runs a program to its end. A program that does not end in time counts as failed. */
 function run(args: string[]): Promise<Outcome> {
   return new Promise((resolve) => {
-    const options = { cwd: root, timeout: 60_000, killSignal: 'SIGTERM' } as const
+    const options = {
+      cwd: root,
+      env: { ...process.env, NODE_OPTIONS: nodeOptions },
+      timeout: 60_000 * slowness,
+      killSignal: 'SIGTERM',
+    } as const
     execFile(process.execPath, args, options, (error, stdout, stderr) => {
       const exitCode = error === null ? 0 : typeof error.code === 'number' ? error.code : -1
       resolve({ exitCode, stdout, stderr })

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { formatKey, generateKey } from '../../dist/cluster/key.js'
 import { FakeMember, startStranger } from './support/fake-member.js'
+import { ownAddress, slowness, transport } from './support/machine.js'
 import {
   all,
   eventually,
@@ -56,7 +57,9 @@ t.test('by the environment, in a file', async (t) => {
     [1, 3],
     [2, 3],
   ])
-  t.match(readFileSync(meeting.file, 'utf8'), /^127\.0\.0\.1:\d+\n$/)
+  const [host, port] = readFileSync(meeting.file, 'utf8').split(':')
+  t.equal(host, ownAddress)
+  t.match(port, /^\d+\n$/)
   t.same(await check(members, 'first'), [3, 3, 3])
   await leaveAll(t, members)
 })
@@ -87,8 +90,10 @@ t.test('by options, which go before the environment', async (t) => {
           rendezvous,
           key: rank === 0 ? key : formatKey(key),
           host: rank === 0 ? 'localhost' : '127.0.0.2',
-          joinTimeoutMs: 10_000,
-          heartbeatTimeoutMs: 2000,
+          joinTimeoutMs: 10_000 * slowness,
+          heartbeatTimeoutMs: 2000 * slowness,
+          // No device has these addresses.
+          ...(transport === 'verbs' ? { rdmaDevice: 'rxe0:1:1' } : {}),
         },
       ),
     ),
@@ -228,8 +233,8 @@ t.test('a member that does not come', async (t) => {
   const [zero, , two] = startMembers(t, meeting) as [Member, Member, Member]
   await all([zero, two], () => 'started')
   const failures = Promise.all([
-    zero.failure((room) => room.join({ joinTimeoutMs: 700 })),
-    two.failure((room) => room.join({ joinTimeoutMs: 5000 })),
+    zero.failure((room, slowness) => room.join({ joinTimeoutMs: 700 * slowness }), slowness),
+    two.failure((room, slowness) => room.join({ joinTimeoutMs: 5000 * slowness }), slowness),
   ])
   const [atZero, atTwo] = await failures
   t.match(atZero, { code: 'ERR_PAGEMESH_JOIN_TIMEOUT', rank: 1, message: /ranks 1, 3 / })

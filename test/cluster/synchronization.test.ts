@@ -1,15 +1,16 @@
 import t from 'tap'
+import { sized } from './support/machine.js'
 import { all, leaveAll, type Member, type Room, startMesh } from './support/members.js'
 
 t.test('barriers: named, reused, and two at the same time', async (t) => {
   const members = await startMesh(t, 4)
-  const seen = await all(members, async (room) => {
+  const stay = async (room: Room, barriers: number): Promise<string> => {
     const { mesh } = room
     const region = await room.open('steps', { byteLength: 4 * 4096, placement: 'block' })
     const steps = new Int32Array(region.buffer)
     const own = mesh.rank * 1024
     const mine = (): Promise<void> => mesh.barrier('mine')
-    for (let step = 1; step <= 1000; step++) await mine()
+    for (let step = 1; step <= barriers; step++) await mine()
     for (let step = 1; step <= 40; step++) {
       steps[own] = step
       await mesh.barrier()
@@ -20,7 +21,8 @@ t.test('barriers: named, reused, and two at the same time', async (t) => {
       await mesh.barrier('looked')
     }
     return 'together'
-  })
+  }
+  const seen = await all(members, stay, sized(1000, 100))
   t.same(seen, ['together', 'together', 'together', 'together'])
   // Each call counts once: two of one name are two generations.
   const orders = await all(members, async (room) => {
@@ -60,13 +62,14 @@ const countUnder = async (room: Room, kind: 'async' | 'sync', times: number): Pr
 
 t.test('a lock: one at a time', async (t) => {
   const members = await startMesh(t, 4)
-  await all(members, countUnder, 'async', 200)
-  await all(members, countUnder, 'sync', 200)
+  const times = sized(200, 20)
+  await all(members, countUnder, 'async', times)
+  await all(members, countUnder, 'sync', times)
   await Promise.all(
-    members.map((member, rank) => member.run(countUnder, rank % 2 === 0 ? 'async' : 'sync', 200)),
+    members.map((member, rank) => member.run(countUnder, rank % 2 === 0 ? 'async' : 'sync', times)),
   )
   const total = await members[3].run((room) => new Int32Array(room.regions.count.buffer)[0])
-  t.equal(total, 4 * 600)
+  t.equal(total, 4 * 3 * times)
   await leaveAll(t, members)
 })
 

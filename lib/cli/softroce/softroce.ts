@@ -71,15 +71,24 @@ async function doctor(args: readonly string[]): Promise<number> {
 async function run(args: readonly string[]): Promise<number> {
   const request = parseSoftroceRun(args)
   if (request === 'help') return printHelp()
-  const { machines, runArgs, plan } = request
-  const command = [process.execPath, launcher, 'run', ...runArgs]
-  if ((await prepare(machines)) === 'kernel') return runOnKernelLink(machines, command)
+  const { machines, plan } = request
+  if ((await prepare(machines)) === 'kernel') {
+    return runOnKernelLink(machines, launcherCommand(request))
+  }
+  return runGuests(await runTasks(request), { ...ownStreams(), keepGoing: plan.keepGoing })
+}
+
+function launcherCommand({ runArgs }: SoftroceRun): string[] {
+  return [process.execPath, launcher, 'run', ...runArgs]
+}
+
+/** What the guests of `softroce run` are to do. What they need of this machine is there. */
+export async function runTasks(request: SoftroceRun): Promise<GuestTask[]> {
+  const { machines, plan } = request
   const needed = [path.dirname(plan.script)]
-  const tasks =
-    machines.hostCount === 1
-      ? await guestTasks(machines, [command], needed)
-      : await twoHostTasks(request, needed)
-  return runGuests(tasks, { ...ownStreams(), keepGoing: plan.keepGoing })
+  return machines.hostCount === 1
+    ? guestTasks(machines, [launcherCommand(request)], needed)
+    : twoHostTasks(request, needed)
 }
 
 async function exec(args: readonly string[]): Promise<number> {
@@ -105,7 +114,7 @@ function ownStreams(): GuestRunOptions {
 }
 
 /** Chooses the way and gets what it needs. */
-async function prepare(machines: MachineOptions, command?: string): Promise<Way> {
+export async function prepare(machines: MachineOptions, command?: string): Promise<Way> {
   const { way: possible, kernelObstacle, guestObstacle } = await chooseWay(realMachine, runTool)
   const way = machines.way ?? possible
   const obstacle =

@@ -12,6 +12,11 @@ export function times(count: number): number {
   return Math.ceil(count / slowness)
 }
 
+/** A size for machines on which it takes a moment, or a smaller one for those that are slow. */
+export function sized<T>(usual: T, onSlow: T): T {
+  return slowness > 1 ? onSlow : usual
+}
+
 /** How members that the launcher started as we were started reach each other. */
 export const transport = process.env.PAGEMESH_TRANSPORT === 'verbs' ? 'verbs' : 'tcp'
 

@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { type Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Test } from 'tap'
+import top, { type Test } from 'tap'
 import { formatKey, generateKey } from '../../../dist/cluster/key.js'
 import type * as pagemesh from '../../../dist/index.js'
-import { nodeOptions, ownAddress, patienceMs, transport } from './machine.js'
+import { nodeOptions, ownAddress, patienceMs, slowness, transport } from './machine.js'
 
 const program = path.resolve('test/fixtures/members/member.mjs')
 
@@ -33,6 +33,8 @@ export interface Room {
   join(options?: pagemesh.JoinOptions): Promise<pagemesh.Mesh>
   open(name: string, options: pagemesh.RegionOptions): Promise<pagemesh.Region>
   failure(action: () => unknown): Promise<Failure>
+  /** Forgets all that was, and takes on another environment. */
+  startAfresh(environment: Readonly<Record<string, string>>): void
   /** Runs an expression with these variables. */
   evaluate(expression: string, variables: Record<string, unknown>): unknown
 }
@@ -57,12 +59,54 @@ export class MemberFailure extends Error implements Failure {
   }
 }
 
-/** A process that runs what the test tells it to. Its end is the test's, if not earlier. */
-export class Member {
+/** A process of test/fixtures/members/member.mjs. */
+class MemberProcess {
   readonly child: ChildProcess
   readonly ended: Promise<Ending>
+  owner: Member | undefined
+
+  constructor(variables: Readonly<Record<string, string>>) {
+    // By way of env, as tap puts options of its own into the environment of what a test starts.
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${value}`)
+    this.child = spawn('env', [...assignments, process.execPath, program], {
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      serialization: 'advanced',
+    })
+    const { stdout, stderr } = this.child as { stdout: Readable; stderr: Readable }
+    stdout.setEncoding('utf8').on('data', (text: string) => this.owner?.onOutput('stdout', text))
+    stderr.setEncoding('utf8').on('data', (text: string) => this.owner?.onOutput('stderr', text))
+    this.child.on('message', (answer) => this.owner?.settle(answer as Answer))
+    this.ended = this.untilEnded([stdout, stderr])
+  }
+
+  private async untilEnded(streams: readonly Readable[]): Promise<Ending> {
+    // Not its 'close', which does not come when the parent has closed the channel.
+    const exited = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
+    const closed = streams.map((stream) => once(stream, 'close'))
+    const [code, signal] = await exited
+    await Promise.all(closed)
+    const ending = signal ?? code ?? -1
+    this.owner?.onEnded(ending)
+    return ending
+  }
+}
+
+/**
+ * Processes that have left their meshes, where a start takes so long (seconds, under emulation)
+ * that they serve again. Elsewhere there are none.
+ */
+const idle: MemberProcess[] = []
+top.teardown(() => {
+  for (const { child } of idle) child.kill('SIGKILL')
+})
+
+/** A process that runs what the test tells it to. Its end is the test's, if not earlier. */
+export class Member {
   stdout = ''
   stderr = ''
+  /** False if the test has changed the process so that it is of no use to others. */
+  reusable = slowness > 1
+  private readonly process: MemberProcess
   private readonly pending = new Map<number, Settle>()
   private nextId = 1
   private hasEnded = false
@@ -72,22 +116,25 @@ export class Member {
     readonly label: string,
     environment: Readonly<Record<string, string>> = {},
   ) {
-    // By way of env, as tap puts options of its own into the environment of what a test starts.
-    const variables = { NODE_OPTIONS: nodeOptions, ...environment }
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${value}`)
-    this.child = spawn('env', [...assignments, process.execPath, program], {
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-      serialization: 'advanced',
-    })
-    const { stdout, stderr } = this.child as { stdout: Readable; stderr: Readable }
-    stdout.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
-    stderr.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
-    this.child.on('message', (answer) => this.settle(answer as Answer))
-    this.ended = this.untilEnded([stdout, stderr])
+    const used = idle.pop()
+    this.process = used ?? new MemberProcess({ NODE_OPTIONS: nodeOptions, ...environment })
+    this.process.owner = this
+    if (used !== undefined) {
+      this.run((room, environment) => room.startAfresh(environment), environment)
+    }
     t.teardown(async () => {
+      if (this.process.owner !== this) return
       this.child.kill('SIGKILL')
       await this.ended
     })
+  }
+
+  get child(): ChildProcess {
+    return this.process.child
+  }
+
+  get ended(): Promise<Ending> {
+    return this.process.ended
   }
 
   /**
@@ -128,21 +175,31 @@ export class Member {
     this.child.kill(signal)
   }
 
-  private async untilEnded(streams: readonly Readable[]): Promise<Ending> {
-    // Not its 'close', which does not come when the parent has closed the channel.
-    const exited = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
-    const closed = streams.map((stream) => once(stream, 'close'))
-    const [code, signal] = await exited
-    await Promise.all(closed)
+  /** It has left its mesh: checks that it ends well, or leaves it to the next test. */
+  async retire(t: Test): Promise<void> {
+    if (this.reusable) {
+      this.process.owner = undefined
+      idle.push(this.process)
+    } else {
+      this.child.disconnect()
+      t.equal(await this.end(), 0, `${this.label} ends well`)
+    }
+    t.equal(this.stderr, '', `${this.label} has nothing to complain about`)
+  }
+
+  /** Called by its process, as the next two. */
+  onOutput(stream: 'stdout' | 'stderr', text: string): void {
+    this[stream] += text
+  }
+
+  onEnded(ending: Ending): void {
     this.hasEnded = true
-    const ending = signal ?? code ?? -1
     const error = new Error(`${this.label} has ended with ${ending}: ${this.stderr}`)
     for (const { reject } of this.pending.values()) reject(error)
     this.pending.clear()
-    return ending
   }
 
-  private settle(answer: Answer): void {
+  settle(answer: Answer): void {
     const found = this.pending.get(answer.id)
     this.pending.delete(answer.id)
     if ('error' in answer) found?.reject(new MemberFailure(this.label, answer.error))
@@ -241,11 +298,7 @@ export async function all<A extends unknown[], R>(
 /** Has everybody leave and end; checks that all end well. */
 export async function leaveAll(t: Test, members: readonly Member[]): Promise<void> {
   await all(members, (room) => room.mesh.leave())
-  for (const member of members) {
-    member.child.disconnect()
-    t.equal(await member.end(), 0, `${member.label} ends well`)
-    t.equal(member.stderr, '', `${member.label} has nothing to complain about`)
-  }
+  for (const member of members) await member.retire(t)
 }
 
 /** Where rank 0 listens, as it has published it. */
