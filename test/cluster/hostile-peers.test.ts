@@ -290,7 +290,8 @@ const badRecords: Record<string, RawRecord | RawRecord[]> = {
 }
 
 t.test('a member that breaks the protocol', async (t) => {
-  const entries = Object.entries(badRecords)
+  // In a guest some of each sort: what is native about them is the same for all.
+  const entries = Object.entries(badRecords).filter((_, index) => index % sized(1, 4) === 0)
   const inTurn = async (): Promise<void> => {
     for (let next = entries.shift(); next !== undefined; next = entries.shift()) {
       const [name, records] = next

@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { type Stats } from '../../dist/api/region.js'
 import { type Placement } from '../../dist/protocol/placement.js'
-import { transport } from './support/machine.js'
+import { sized, transport } from './support/machine.js'
 import { all, leaveAll, type Member, type Room, startMesh } from './support/members.js'
 
 const KiB = 1024
@@ -240,7 +241,7 @@ t.test('random access, checked against a model', async (t) => {
 
 t.test('one writes, one reads: a read fault for each page, and sums that agree', async (t) => {
   const members = await startMesh(t, 2)
-  const pages = 2048
+  const pages = sized(2048, 128)
   const byteLength = pages * 4096
   for (const placement of ['block', 'cyclic', { rank: 0 }, { rank: 1 }] satisfies Placement[]) {
     const name = JSON.stringify(placement)
@@ -282,21 +283,21 @@ t.test('one writes, one reads: a read fault for each page, and sums that agree',
 
 t.test('what all members moved adds up', async (t) => {
   const members = await startMesh(t, 4)
-  const stats = await all(members, async (room) => {
+  const move = async (room: Room, pages: number): Promise<Stats> => {
     const { mesh } = room
-    const region = await room.open('all', { byteLength: 64 * 4096, placement: 'cyclic' })
+    const region = await room.open('all', { byteLength: pages * 4096, placement: 'cyclic' })
     const words = new Int32Array(region.buffer)
     for (let round = 0; round < 6; round++) {
-      for (let page = 0; page < 64; page++) {
+      for (let page = 0; page < pages; page++) {
         if ((page + round) % mesh.size === mesh.rank) words[page * 1024 + mesh.rank] += 1
         else if ((page * 5 + round) % 3 === 0) room.kept.word = words[page * 1024]
       }
       await mesh.barrier()
     }
     return region.stats()
-  })
-  const total = (name: keyof (typeof stats)[0]): number =>
-    stats.reduce((sum, each) => sum + each[name], 0)
+  }
+  const stats = await all(members, move, sized(64, 16))
+  const total = (name: keyof Stats): number => stats.reduce((sum, each) => sum + each[name], 0)
   t.equal(total('pagesSent'), total('pagesReceived'))
   t.equal(total('bytesSent'), total('bytesReceived'))
   t.equal(total('bytesSent'), total('pagesSent') * 4096)
@@ -307,7 +308,7 @@ t.test('what all members moved adds up', async (t) => {
 t.test('prefetch: the pages are there, without faults', async (t) => {
   const members = await startMesh(t, 2)
   const [zero, one] = members as [Member, Member]
-  const byteLength = 64 * MiB
+  const byteLength = sized(64, 2) * MiB
   await zero.run(async (room, byteLength) => {
     const { buffer } = await room.open('p', { byteLength, placement: { rank: 0 } })
     new Int32Array(buffer).fill(7)
@@ -348,14 +349,14 @@ t.test('prefetch: the pages are there, without faults', async (t) => {
 
 t.test('prefetch by all of the same pages', async (t) => {
   const members = await startMesh(t, 4)
-  const stamps = await all(members, async (room) => {
+  const stamp = async (room: Room, pages: number): Promise<number> => {
     const { mesh } = room
-    const byteLength = 256 * 4096
+    const byteLength = pages * 4096
     const region = await room.open('p', { byteLength, placement: 'cyclic' })
     const words = new Int32Array(region.buffer)
     for (let round = 0; round < 3; round++) {
       await region.prefetch(0, byteLength, 'write')
-      for (let page = 0; page < 256; page++) words[page * 1024 + mesh.rank] += 1
+      for (let page = 0; page < pages; page++) words[page * 1024 + mesh.rank] += 1
       await region.prefetch(0, byteLength, 'read')
     }
     await mesh.barrier()
@@ -363,8 +364,10 @@ t.test('prefetch by all of the same pages', async (t) => {
     for (const word of words) sum += word
     await mesh.barrier()
     return sum
-  })
-  t.same(stamps, [3072, 3072, 3072, 3072])
+  }
+  const pages = sized(256, 32)
+  const stamps = await all(members, stamp, pages)
+  t.same(stamps, Array(4).fill(4 * 3 * pages))
   await leaveAll(t, members)
 })
 
