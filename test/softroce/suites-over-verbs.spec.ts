@@ -2,6 +2,7 @@ import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
+import { defaultJoinTimeoutMs } from '../../dist/cluster/launch-environment.js'
 import { compileClusterTests } from './support/compiled-suites.js'
 
 // The suites of test/cluster whose members speak to each other, over verbs in a guest. The others
@@ -57,7 +58,11 @@ t.test('the suites of test/cluster', async (t) => {
   const chosen = given === '' ? suites : given.split(',')
   const files = chosen.map((name) => (name.includes('=') ? name : path.join(compiled, name)))
   const program = path.resolve('test/fixtures/softroce/suites.mjs')
-  const inside = [process.execPath, program, folder, `PAGEMESH_TEST_SLOWNESS=${slowness}`]
+  const slow = [
+    `PAGEMESH_TEST_SLOWNESS=${slowness}`,
+    `PAGEMESH_JOIN_TIMEOUT_MS=${defaultJoinTimeoutMs * slowness}`,
+  ]
+  const inside = [process.execPath, program, folder, ...slow]
   // By way of env, as tap puts options of its own into the environment of what a test starts.
   await t.spawn(
     'env',
