@@ -2,6 +2,7 @@ import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import { ENTRY_WORDS, EventKind, Ring, whole } from '../../dist/engine/ring.js'
 import { loadAddon, type WordsKey } from '../../dist/native/addon.js'
+import { chooseRdmaPort } from '../../dist/native/rdma-devices.js'
 
 // One process that changes its own words by RDMA, through a queue pair whose other end is itself.
 // Where there is no device nothing is shared, and nothing is changed.
@@ -31,7 +32,9 @@ class Device {
     this.session = addon.sessionCreate(0, 1, 0, -1)
     t.teardown(() => addon.sessionDestroy(this.session))
     this.ring = new Ring(addon, this.session, () => 1)
-    addon.openLinks(this.session, host, process.env.PAGEMESH_RDMA_DEVICE ?? '', 0)
+    const choice = chooseRdmaPort(addon.rdmaDevices(), host, undefined, true)
+    if ('obstacle' in choice) throw new Error(choice.obstacle)
+    addon.openLinks(this.session, choice.device, choice.port, choice.gidIndex, 0)
     const key = addon.mapWords(this.session, region, pageBytes, 2, true)
     if (key === undefined) throw new Error('the words are not shared')
     this.key = key
