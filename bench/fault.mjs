@@ -1,5 +1,12 @@
 import { describeSocketFloor, socketRoundTripsUs } from './lib/floor.mjs'
-import { readLatenciesUs, readLatencyFloor } from './lib/perftest.mjs'
+import {
+  readBandwidthFloor,
+  readBandwidthUs,
+  readLatenciesUs,
+  readLatencyFloor,
+  writeLatenciesUs,
+  writeLatencyFloor,
+} from './lib/perftest.mjs'
 import { Members } from './lib/members.mjs'
 import { placements } from './lib/placement.mjs'
 import { makeLine } from './lib/report.mjs'
@@ -21,7 +28,20 @@ const turnsShare = 10
  * @property {(members: Members, args: { count: number, seed: number, stamp: number }) =>
  *   Promise<ArrayLike<number>>} batch
  * @property {string} [note]
+ * @property {PerftestFloor} [verbsFloor] what it is held against over verbs, if not a read
  */
+
+/**
+ * @typedef {object} PerftestFloor
+ * @property {string} words
+ * @property {(iterations: number, host: string) => Promise<number[]>} samplesUs
+ */
+/** @type {PerftestFloor} */
+const readFloor = { words: readLatencyFloor, samplesUs: readLatenciesUs }
+/** @type {PerftestFloor} */
+const writeFloor = { words: writeLatencyFloor, samplesUs: writeLatenciesUs }
+/** @type {PerftestFloor} */
+const bandwidthFloor = { words: readBandwidthFloor, samplesUs: readBandwidthUs }
 
 /** @type {State} */
 const readCleanAtHome = {
@@ -50,6 +70,7 @@ const states = [
   {
     name: 'write fault, owned at home',
     target: null,
+    verbsFloor: writeFloor,
     async batch(members, pages) {
       await members.ask(0, 'fill', pages)
       return writeAndCheck(members, pages)
@@ -65,6 +86,20 @@ const states = [
     },
   },
 ]
+
+/** @type {State} */
+const prefetched = {
+  name: 'prefetched page, clean at home',
+  target: null,
+  verbsFloor: bandwidthFloor,
+  note: 'time per page of one prefetch',
+  async batch(members, pages) {
+    await members.ask(0, 'fillFirst', pages)
+    await members.ask(1, 'readFirst', pages)
+    await members.ask(1, 'discard')
+    return members.ask(1, 'prefetchFirst', pages)
+  },
+}
 
 /** @type {State} */
 const pagePingPong = {
@@ -105,7 +140,7 @@ function plan(transport) {
     return { ...readCleanAtHome, name: `${readCleanAtHome.name}, ${where}`, target: null }
   }
   // The devices of SoftRoCE do their work on any core: pinning members would hold against them.
-  if (transport === 'verbs') return [{ placement: free, states }]
+  if (transport === 'verbs') return [{ placement: free, states: [...states, prefetched] }]
   if (apart === undefined) return [{ placement: free, states: [...states, pagePingPong] }]
   return [
     { placement: apart, states },
@@ -170,8 +205,9 @@ async function measureStates(members, { states, placement, faults, rounds, trans
   // Round 0 warms everything up and is not counted.
   for (let round = 0; round <= rounds; round++) {
     for (const result of results) {
+      const { samplesUs: verbsFloorUs } = result.state.verbsFloor ?? readFloor
       const floorUs = overVerbs
-        ? await readLatenciesUs(faults, host)
+        ? await verbsFloorUs(faults, host)
         : await socketRoundTripsUs(faults, placement)
       stamp += 2
       const batch = { count: faults, seed: stamp, stamp }
@@ -184,12 +220,12 @@ async function measureStates(members, { states, placement, faults, rounds, trans
     }
   }
   return results.map(({ state, rounds, floorRounds }) => {
-    const { name, target, note } = state
+    const { name, target, note, verbsFloor } = state
     const extra = { timerUs, ...(note === undefined ? {} : { note }) }
     return makeLine({
       name,
       rounds,
-      floor: overVerbs ? readLatencyFloor : describeSocketFloor(placement),
+      floor: overVerbs ? (verbsFloor ?? readFloor).words : describeSocketFloor(placement),
       floorRounds,
       target,
       extra,

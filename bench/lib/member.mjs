@@ -7,6 +7,7 @@ import { join } from '../../dist/index.js'
  * @typedef {object} Region
  * @property {SharedArrayBuffer} buffer
  * @property {(byteOffset: number, byteLength: number) => Promise<void>} discard
+ * @property {(byteOffset: number, byteLength: number, access: 'read') => Promise<void>} prefetch
  * @property {(byteOffset: number, value: bigint) => Promise<bigint>} fetchAdd
  * @property {'home' | 'rdma'} wordsBy
  */

@@ -6,6 +6,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 /** What a page fault over verbs is held against, in words. */
 export const readLatencyFloor = 'ib_read_lat -s 4096 (perftest), which spins for its completions'
 
+/** What a page that is granted for writing is held against, in words. */
+export const writeLatencyFloor =
+  'ib_write_lat -s 4096 (perftest): half a round trip, of a page each way'
+
+/** What pages that are prefetched are held against, in words. */
+export const readBandwidthFloor = 'ib_read_bw -s 4096 (perftest), time per read'
+
 /** What an operation on a word by RDMA is held against, in words. */
 export const atomicLatencyFloor = 'ib_atomic_lat (perftest), which spins for its completions'
 
@@ -14,6 +21,9 @@ const pollMs = 20
 const timeoutMs = 60_000
 /** The first reads of a run set up what later ones use. */
 const warmUpCount = 10
+const readBytes = 4096
+/** Perftest wants more iterations than it keeps under way. */
+const leastForBandwidth = 200
 
 /**
  * Runs perftest's RDMA READ latency between two processes of this machine, over the device and
@@ -24,6 +34,31 @@ const warmUpCount = 10
  */
 export function readLatenciesUs(iterations, host) {
   return latenciesUs('ib_read_lat', ['-s', '4096'], iterations, host)
+}
+
+/**
+ * The same of RDMA WRITE: half the time until the other side's write has come back.
+ * @param {number} iterations
+ * @param {string} host the address of the device
+ * @returns {Promise<number[]>} µs of each write
+ */
+export function writeLatenciesUs(iterations, host) {
+  return latenciesUs('ib_write_lat', ['-s', '4096'], iterations, host)
+}
+
+/**
+ * How long a read takes where many are under way.
+ * @param {number} iterations
+ * @param {string} host the address of the device
+ * @returns {Promise<number[]>} µs per read of 4096 bytes; one figure
+ */
+export async function readBandwidthUs(iterations, host) {
+  const args = ['-s', String(readBytes), '-n', String(Math.max(iterations, leastForBandwidth))]
+  const output = await runPair('ib_read_bw', args, host)
+  // Bytes, iterations, peak and average MiB/s, million messages/s.
+  const row = /^\s*4096\s+\d+\s+[\d.]+\s+([\d.]+)/m.exec(output)
+  if (row === null) throw new Error(`ib_read_bw said nothing that can be read:\n${output}`)
+  return [(readBytes / (Number(row[1]) * 2 ** 20)) * 1e6]
 }
 
 /**
@@ -43,10 +78,22 @@ export function atomicLatenciesUs(iterations, host) {
  * @param {string} host
  */
 async function latenciesUs(program, own, iterations, host) {
+  const args = [...own, '-n', String(iterations + warmUpCount), '-U']
+  const output = await runPair(program, args, host)
+  const samplesUs = [...output.matchAll(/^\d+, ([\d.]+)$/gm)].map(([, us]) => Number(us))
+  if (samplesUs.length <= warmUpCount) throw new Error(`${program} has no samples:\n${output}`)
+  return samplesUs.slice(warmUpCount)
+}
+
+/**
+ * @param {string} program
+ * @param {string[]} own its own arguments
+ * @param {string} host
+ * @returns {Promise<string>} what its client printed
+ */
+async function runPair(program, own, host) {
   const [device, devicePort, gid] = (process.env.PAGEMESH_RDMA_DEVICE ?? 'rxe0:1:1').split(':')
-  const count = String(iterations + warmUpCount)
-  const args = ['-d', device, '-i', devicePort, '-x', gid, '-p', String(port)]
-  args.push(...own, '-n', count, '-F', '-U')
+  const args = ['-d', device, '-i', devicePort, '-x', gid, '-p', String(port), '-F', ...own]
   const server = spawn(program, args, { stdio: 'ignore', timeout: timeoutMs })
   server.on('error', () => {}) // the client says it too
   await untilListening(program, server)
@@ -57,11 +104,8 @@ async function latenciesUs(program, own, iterations, host) {
   }
   try {
     const [code] = await once(client, 'close')
-    const samplesUs = [...output.matchAll(/^\d+, ([\d.]+)$/gm)].map(([, us]) => Number(us))
-    if (code !== 0 || samplesUs.length <= warmUpCount) {
-      throw new Error(`${program} failed (exit code ${code}):\n${output}`)
-    }
-    return samplesUs.slice(warmUpCount)
+    if (code !== 0) throw new Error(`${program} failed (exit code ${code}):\n${output}`)
+    return output
   } finally {
     server.kill()
   }

@@ -27,6 +27,15 @@ serve(async (mesh, { pageCount }) => {
     check: (args) => checkPages(cells, pick(args), args.stamps),
     discard: () => region.discard(0, byteLength),
     read: (args) => timeReads(cells, pick(args), args.stamp),
+    fillFirst: ({ count, stamp }) => fillPages(cells, firstPages(count), stamp),
+    readFirst: ({ count, stamp }) => timeReads(cells, firstPages(count), stamp),
+    async prefetchFirst({ count, stamp }) {
+      const startMs = performance.now()
+      await region.prefetch(0, count * pageBytes, 'read')
+      const perPageUs = ((performance.now() - startMs) * 1e3) / count
+      timeReads(cells, firstPages(count), stamp) // they are here, and right
+      return [perPageUs]
+    },
     write: (args) => timeWrites(cells, pick(args), args.stamps),
     takeTurns({ turns }) {
       const firstTurn = turnsTaken
@@ -36,6 +45,9 @@ serve(async (mesh, { pageCount }) => {
     timeNothing,
   }
 })
+
+/** @param {number} count */
+const firstPages = (count) => Uint32Array.from({ length: count }, (_, page) => page)
 
 /**
  * Writes a word whenever it is this member's turn: waiting for it is a read fault, taking it an
