@@ -121,7 +121,7 @@ t.test('what the doctor says of a device, in its various states', async (t) => {
   const doctor = (...args: string[]) => `${node} dist/cli/main.js doctor --json ${args.join(' ')}`
   const views: [name: string, command: string][] = [
     ['good', doctor('--host', 'fd77::1')],
-    ['no address', `${doctor('--host', '127.0.0.1', '--transport=verbs', '--rdma-device=rxe9')}`],
+    ['no address', doctor('--host', '127.0.0.1', '--transport=verbs', '--rdma-device=rxe9')],
     [
       'not permitted',
       `chmod 600 /dev/infiniband/uverbs0; ulimit -l 1024

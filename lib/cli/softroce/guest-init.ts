@@ -17,7 +17,9 @@ export const guestModules = [
 ] as const
 
 /** Parameters of modules; dummy would make a network device unasked. */
-export const guestModuleParameters: Readonly<Record<string, string>> = { dummy: 'numdummies=0' }
+export const guestModuleParameters: Readonly<Partial<Record<string, string>>> = {
+  dummy: 'numdummies=0',
+}
 
 /** What the scripts below need of busybox. */
 export const guestApplets = [
