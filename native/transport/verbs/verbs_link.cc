@@ -345,7 +345,7 @@ const Record& VerbsLink::Received(const ibv_wc& completion) const {
 
 bool VerbsLink::HasGoodCredit(const ibv_wc& completion) const {
   // What is taken from credit_ meanwhile only makes more room.
-  return VerbsImmediate::Decode(completion.imm_data).credit <= max_credit_ - credit_.load();
+  return credit_.load() + VerbsImmediate::Decode(completion.imm_data).credit <= max_credit_;
 }
 
 int VerbsLink::Release(const ibv_wc& completion) {
