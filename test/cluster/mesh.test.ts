@@ -281,7 +281,7 @@ t.test('a member that dies while the others join', async (t) => {
   const join = zero.failure(joinByEnvironment)
   const fake = await FakeMember.authenticate(meeting)
   fake.peer.destroy() // all that the others see of a death
-  t.match(await join, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message: /member 1 closed/ })
+  t.match(await join, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 2, message: /member 2 closed/ })
 })
 
 t.test('an address that somebody has', async (t) => {
