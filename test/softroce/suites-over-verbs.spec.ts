@@ -86,7 +86,7 @@ t.test('the suites of test/cluster', async (t) => {
     `faults served over verbs: ${faults}, by ${members.length} members, who got ` +
       `${sumOf(members, 'pagesReceived')} pages; rxe0 counted ${JSON.stringify(counters)}`,
   )
-  t.ok(faults > 1_000, `${faults} faults`)
+  t.ok(faults > (given === '' ? 1_000 : 0), `${faults} faults`)
   // A page has packets of its own; what asked for it is another.
   const packets = sumOf(members, 'bytesReceived') / mtuBytes + faults
   for (const name of ['sent_pkts', 'rcvd_pkts']) {
