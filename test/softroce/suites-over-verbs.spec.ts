@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
 import { defaultJoinTimeoutMs } from '../../dist/cluster/launch-environment.js'
-import { compileClusterTests } from './support/compiled-suites.js'
+import { compileTests } from './support/compiled-tests.js'
 
 // The suites of test/cluster whose members speak to each other, over verbs in a guest. The others
 // have no transport: handshake and joiner (pure, with a network made up), launch-environment, run
@@ -53,7 +53,7 @@ function sumOf(members: readonly MemberStats[], name: keyof MemberStats): number
 t.test('the suites of test/cluster', async (t) => {
   const folder = fs.mkdtempSync(path.join(tmpdir(), 'suites-over-verbs-'))
   t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }))
-  const compiled = compileClusterTests()
+  const compiled = path.join(compileTests('suites', ['test/cluster']), 'test/cluster')
   const given = process.env.PAGEMESH_TEST_SUITES ?? ''
   const chosen = given === '' ? suites : given.split(',')
   const files = chosen.map((name) => (name.includes('=') ? name : path.join(compiled, name)))

@@ -7,11 +7,6 @@ export const slowness = Number(process.env.PAGEMESH_TEST_SLOWNESS ?? 1)
 /** Far beyond what anything here takes, so that only a real hang ends in it. */
 export const patienceMs = 20_000 * slowness
 
-/** How often a test repeats something: fewer times where each takes long. */
-export function times(count: number): number {
-  return Math.ceil(count / slowness)
-}
-
 /** A size for machines on which it takes a moment, or a smaller one for those that are slow. */
 export function sized<T>(usual: T, onSlow: T): T {
   return slowness > 1 ? onSlow : usual

@@ -23,7 +23,7 @@ export function compileTests(name: string, parts: readonly string[]): string {
       )
     }
   }
-  for (const neighbour of ['dist', 'test/fixtures']) {
+  for (const neighbour of ['dist', 'examples', 'test/fixtures']) {
     fs.symlinkSync(path.resolve(neighbour), path.join(folder, neighbour))
   }
   return folder
