@@ -70,17 +70,22 @@ export const DEVICE_EVENT = {
 } as const
 
 export function closeReason(reason: number): string {
+  const ofLink = linkFailure(reason)
+  if (ofLink !== undefined) return `its link failed: ${ofLink}`
+  return CLOSE_REASONS[reason] ?? errnoText(reason)
+}
+
+/** Undefined if it is not a link that failed. */
+export function linkFailure(reason: number): string | undefined {
   if (reason >= FIRST_VERBS_EVENT_REASON) {
     const event = reason - FIRST_VERBS_EVENT_REASON
-    const what = Object.values(DEVICE_EVENT)[event] ?? 'event'
-    return `its link failed: ${what} (verbs event ${event})`
+    return `${Object.values(DEVICE_EVENT)[event] ?? 'event'} (verbs event ${event})`
   }
   if (reason >= FIRST_VERBS_REASON) {
     const status = reason - FIRST_VERBS_REASON
-    const what = Object.values(WORK_COMPLETION_STATUS)[status] ?? 'status'
-    return `its link failed: ${what} (verbs status ${status})`
+    return `${Object.values(WORK_COMPLETION_STATUS)[status] ?? 'status'} (verbs status ${status})`
   }
-  return CLOSE_REASONS[reason] ?? errnoText(reason)
+  return undefined
 }
 
 function errnoText(errno: number): string {

@@ -204,6 +204,8 @@ export class Engine implements EngineContext {
         const before = whole(ring.event(index, 2), ring.event(index, 3))
         return this.rdmaWords.onResult(ring.event(index, 1), before)
       }
+      case EventKind.linkProbed:
+        return this.links.onProbed(ring.event(index, 1), ring.event(index, 2))
     }
   }
 

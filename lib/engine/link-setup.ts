@@ -1,6 +1,7 @@
 import { PagemeshError } from '../errors.js'
 import { chooseRdmaPort, type RdmaWish } from '../native/rdma-devices.js'
 import { Kind } from '../protocol/messages.js'
+import { linkFailure } from './close-reasons.js'
 import type { EngineContext } from './context.js'
 
 /** Which ways to other members may be taken; `auto` is verbs where both ends can, else TCP. */
@@ -20,12 +21,12 @@ interface LinkOptions {
 }
 
 /** The first byte of a LinkControl blob. */
-const Say = { no: 0, offer: 1, ready: 2 } as const
+const Say = { no: 0, offer: 1, ready: 2, reached: 3 } as const
 const MAX_OFFER_BYTES = 1024 // or a reason
 
 interface Peer {
-  mine: 'nothing' | 'no' | 'offer' | 'ready'
-  theirs: 'nothing' | 'no' | 'offer' | 'ready'
+  mine: 'nothing' | 'no' | 'offer' | 'ready' | 'probing' | 'reached'
+  theirs: 'nothing' | 'no' | 'offer' | 'ready' | 'reached'
   offer: Uint8Array | undefined
   settled: 'no' | 'tcp' | 'verbs'
 }
@@ -33,13 +34,17 @@ interface Peer {
 /**
  * Agrees with each other member, over the authenticated connection and before any other record,
  * on whether the two use a queue pair. Each side says once what it offers, or that it does not;
- * both connect to what the other offered and say that they are ready; a side uses the link once
- * the other is ready too. A "no" at any point means TCP for both.
+ * both connect to what the other offered and say that they are ready. A queue pair connects to
+ * anything, whatever lies between: so both then send an empty message over the link, and say so
+ * when the other's device has acknowledged it; a side uses the link once each has reached the
+ * other. A "no" at any point means TCP for both.
  */
 export class LinkSetup {
   private readonly peers = new Map<number, Peer>()
   private started = false
   private detail: string
+  /** What was opened, in words. */
+  private device = ''
 
   constructor(
     private readonly context: EngineContext,
@@ -81,11 +86,28 @@ export class LinkSetup {
       peer.offer = blob.slice(1)
     } else if (said === Say.ready && peer.theirs === 'offer') {
       peer.theirs = 'ready'
+    } else if (said === Say.reached && peer.theirs === 'ready') {
+      peer.theirs = 'reached'
     } else {
       throw refuse(from)
     }
     if (!this.started) return
     this.advance(from, peer)
+    this.finish()
+  }
+
+  /** What came of the probe: 0, or the reason why nobody answered it. */
+  onProbed(rank: number, reason: number): void {
+    const peer = this.peers.get(rank)
+    if (peer?.mine !== 'probing' || peer.settled !== 'no') return
+    if (reason === 0) {
+      peer.mine = 'reached'
+      this.say(rank, Say.reached)
+      this.advance(rank, peer)
+    } else {
+      const why = linkFailure(reason) ?? `reason ${reason}`
+      this.refuse(rank, peer, `rank ${rank} does not answer over ${this.device}: ${why}`)
+    }
     this.finish()
   }
 
@@ -103,7 +125,8 @@ export class LinkSetup {
       return false
     }
     try {
-      this.detail = addon.openLinks(session, choice.device, choice.port, choice.gidIndex, rank)
+      this.device = addon.openLinks(session, choice.device, choice.port, choice.gidIndex, rank)
+      this.detail = this.device
       return true
     } catch (error) {
       this.detail = (error as Error).message
@@ -132,26 +155,39 @@ export class LinkSetup {
     const { addon, session } = this.context
     if (peer.mine === 'no' || peer.theirs === 'no') {
       // A side that has said more than no waits for the other's no, so both know.
-      if (peer.theirs !== 'nothing') peer.settled = 'tcp'
+      if (peer.theirs !== 'nothing') this.settle(rank, peer, 'tcp')
       return
     }
-    if (peer.mine === 'offer' && peer.offer !== undefined) {
-      try {
+    try {
+      if (peer.mine === 'offer' && peer.offer !== undefined) {
         addon.link(session, 1, rank, peer.offer)
         peer.mine = 'ready'
         this.say(rank, Say.ready)
-      } catch (error) {
-        peer.mine = 'no'
-        this.detail = `the link to rank ${rank} could not be set up: ${(error as Error).message}`
-        this.say(rank, Say.no, new TextEncoder().encode(this.detail))
-        peer.settled = 'tcp'
-        return
       }
+      if (peer.mine === 'ready' && peer.theirs === 'ready') {
+        addon.link(session, 2, rank)
+        peer.mine = 'probing'
+      }
+    } catch (error) {
+      const why = (error as Error).message
+      return this.refuse(rank, peer, `the link to rank ${rank} could not be set up: ${why}`)
     }
-    if (peer.mine === 'ready' && peer.theirs === 'ready') {
-      addon.link(session, 2, rank)
-      peer.settled = 'verbs'
-    }
+    if (peer.mine === 'reached' && peer.theirs === 'reached') this.settle(rank, peer, 'verbs')
+  }
+
+  /** Takes back what this side has said. */
+  private refuse(rank: number, peer: Peer, why: string): void {
+    peer.mine = 'no'
+    this.detail = why
+    this.say(rank, Say.no, new TextEncoder().encode(why))
+    this.settle(rank, peer, 'tcp')
+  }
+
+  private settle(rank: number, peer: Peer, way: 'tcp' | 'verbs'): void {
+    const { addon, session } = this.context
+    peer.settled = way
+    if (way === 'verbs') addon.link(session, 3, rank)
+    else addon.link(session, 4, rank)
   }
 
   private finish(): void {

@@ -15,6 +15,7 @@ export const EventKind = {
   wake: 7,
   resumed: 8,
   word: 9,
+  linkProbed: 10,
 } as const
 
 const ActionKind = {

@@ -90,10 +90,13 @@ export interface Addon {
    * @returns what it is like
    */
   openLinks(session: number, device: string, port: number, gidIndex: number, rank: number): string
-  /** Makes an offer for a link to a member (0), takes its offer (1), or uses the link (2). */
+  /**
+   * Makes an offer for a link to a member (0), takes its offer (1), probes the link (2; an event
+   * tells the outcome), uses it (3), or drops it (4).
+   */
   link(session: number, step: 0, rank: number): Uint8Array
   link(session: number, step: 1, rank: number, offer: Uint8Array): undefined
-  link(session: number, step: 2, rank: number): undefined
+  link(session: number, step: 2 | 3 | 4, rank: number): undefined
   /** How many records have come over links. */
   linkRecords(session: number): number
   /** @returns 0 or errno; EEXIST if something stands at `base` */

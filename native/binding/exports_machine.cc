@@ -118,6 +118,7 @@ Napi::Object Constants(Napi::Env env) {
   set("eventWake", kEventWake);
   set("eventResumed", kEventResumed);
   set("eventWord", kEventWord);
+  set("eventLinkProbed", kEventLinkProbed);
   set("actionSend", kActionSend);
   set("actionSendPage", kActionSendPage);
   set("actionSendBlob", kActionSendBlob);

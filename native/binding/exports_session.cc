@@ -124,13 +124,14 @@ Napi::Value OpenLinks(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// link(session, step, rank, offer?): 0 makes an offer, 1 takes the other side's, 2 uses the link.
+// link(session, step, rank, offer?): 0 makes an offer, 1 takes the other side's, 2 probes the link,
+// 3 uses it, 4 drops it.
 Napi::Value Link(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
   const uint32_t step = Uint32Argument(info, 1);
   const int rank = Int32Argument(info, 2);
-  if (rank < 0 || rank >= static_cast<int>(kMaxMembers) || step > 2) {
+  if (rank < 0 || rank >= static_cast<int>(kMaxMembers) || step > 4) {
     return ThrowErrno(info.Env(), "link", EINVAL);
   }
   std::vector<uint8_t> offer;
@@ -148,8 +149,12 @@ Napi::Value Link(const Napi::CallbackInfo& info) {
     if (!session->transport()->AcceptLink(rank, offer)) {
       return ThrowErrno(info.Env(), "link", errno);
     }
-  } else {
+  } else if (step == 2) {
+    if (!session->transport()->ProbeLink(rank)) return ThrowErrno(info.Env(), "link", errno);
+  } else if (step == 3) {
     session->transport()->UseLink(rank);
+  } else {
+    session->transport()->DropLink(rank);
   }
   return info.Env().Undefined();
 }

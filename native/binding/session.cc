@@ -604,4 +604,12 @@ void Session::OnClosed(int connection, int rank, uint32_t reason) {
   connection_events_.push_back(event);
 }
 
+void Session::OnLinkProbed(int rank, uint32_t reason) {
+  Entry event = {};
+  event.kind = kEventLinkProbed;
+  event.words[0] = static_cast<uint32_t>(rank);
+  event.words[1] = reason;
+  connection_events_.push_back(event);
+}
+
 }  // namespace pagemesh

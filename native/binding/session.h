@@ -36,6 +36,7 @@ enum EventKind : uint32_t {
   kEventWake = 7,     // somebody called Wake
   kEventResumed = 8,  // a thread came back from a fault, and watch_resumes was asked for
   kEventWord = 9,     // the word as it was in words[1] (low), words[2]; request words[0]
+  kEventLinkProbed = 10,  // rank words[0]; reason in words[1], 0 if it was reached
 };
 
 enum ActionKind : uint32_t {
@@ -130,6 +131,7 @@ class Session final : public FaultSink, public TransportClient {
   void OnOpened(int connection) override;
   void OnAccepted(int connection) override;
   void OnClosed(int connection, int rank, uint32_t reason) override;
+  void OnLinkProbed(int rank, uint32_t reason) override;
 
  private:
   explicit Session(const SessionOptions& options);

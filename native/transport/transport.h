@@ -86,6 +86,8 @@ class TransportClient {
   virtual void OnAccepted(int connection) = 0;
   // `reason` is an errno, a CloseReason, or one of the verbs reasons.
   virtual void OnClosed(int connection, int rank, uint32_t reason) = 0;
+  // What ProbeLink found out: 0 if the member's device has answered, else why not, as above.
+  virtual void OnLinkProbed(int /*rank*/, uint32_t /*reason*/) {}
 };
 
 class Transport {
@@ -133,8 +135,9 @@ class Transport {
     *what = "pagemesh was built without the RDMA headers (libibverbs-dev)";
     return false;
   }
-  // What the member must be told, what it has told, and from when on records go over the link.
-  // False with errno set.
+  // What the member must be told, what it has told, and whether it can be reached, which
+  // OnLinkProbed tells (both have taken the other's offer before); then from when on records go
+  // over the link, or that none ever will. False with errno set.
   virtual bool OfferLink(int /*rank*/, std::vector<uint8_t>* /*offer*/) {
     errno = ENODEV;
     return false;
@@ -143,7 +146,12 @@ class Transport {
     errno = ENODEV;
     return false;
   }
+  virtual bool ProbeLink(int /*rank*/) {
+    errno = ENODEV;
+    return false;
+  }
   virtual void UseLink(int /*rank*/) {}
+  virtual void DropLink(int /*rank*/) {}
   // Whether a region of so many bytes can be made reachable; counts it if so.
   virtual bool AdmitRegion(size_t /*bytes*/) { return true; }
   // The region is about to be unmapped: withdraws what peers may write.

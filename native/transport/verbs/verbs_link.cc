@@ -360,6 +360,11 @@ void VerbsLink::OnSent(const ibv_wc& completion) {
   unfinished_.fetch_sub(static_cast<uint32_t>(completion.wr_id));
 }
 
+int VerbsLink::Probe() {
+  FutexGuard guard(send_lock_);
+  return PostOneLocked(nullptr, true);
+}
+
 void VerbsLink::RequestCompletion() {
   FutexGuard guard(send_lock_);
   if (unfinished_.load() == 0 || unfinished_.load() >= kSendDepth) return;

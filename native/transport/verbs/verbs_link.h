@@ -67,6 +67,10 @@ class VerbsLink {
   bool Prepare(VerbsOffer* mine);
   bool Connect(const VerbsOffer& theirs);
 
+  // Posts an empty message; how it completes tells whether the peer is there. Once, when both are
+  // connected and before anything else is sent. 0 or errno. Engine thread.
+  int Probe();
+
   // Ends the queue pair: the peer can write no more once this returns, and what was posted is
   // flushed. The object must stay until the queue pair may go. Any number of times. Engine thread.
   void End();

@@ -179,7 +179,25 @@ bool VerbsTransport::AcceptLink(int rank, const std::vector<uint8_t>& offer) {
   return links_[rank]->Connect(theirs);
 }
 
+bool VerbsTransport::ProbeLink(int rank) {
+  errno = links_[rank] == nullptr ? ENODEV : links_[rank]->Probe();
+  probing_[rank] = errno == 0;
+  return probing_[rank];
+}
+
 void VerbsTransport::UseLink(int rank) { in_use_[rank].store(links_[rank].get()); }
+
+void VerbsTransport::DropLink(int rank) {
+  probing_[rank] = false;
+  EndLink(rank);
+}
+
+// A queue pair connects to anything; only an acknowledged message shows that somebody is there.
+void VerbsTransport::EndProbe(VerbsLink* link, uint32_t reason) {
+  probing_[link->rank()] = false;
+  if (reason != 0) link->End();
+  client_->OnLinkProbed(link->rank(), reason);
+}
 
 // Registered memory is locked. The limit is looked at here, where it is an error of one call, and
 // not when a page is on its way.
@@ -383,7 +401,7 @@ void VerbsTransport::Arm(bool every_answer) {
   for (const auto& link : links_) {
     if (link == nullptr || link->ended()) continue;
     const bool waits = words_ != nullptr && words_->IsBusy(link->rank());
-    every_answer = every_answer || waits || link->has_backlog();
+    every_answer = every_answer || waits || link->has_backlog() || probing_[link->rank()];
   }
   device_->Arm(every_answer);
 }
@@ -492,13 +510,19 @@ bool VerbsTransport::HandleCompletion(const ibv_wc& completion) {
   PM_CHECK_STATE(link != nullptr, rank, completion.status);
   if (completion.status != IBV_WC_SUCCESS) {
     if (link->ended()) return true;  // flushed, of a member that is down
-    Break(rank, kFirstVerbsReason + static_cast<uint32_t>(completion.status));
+    const uint32_t reason = kFirstVerbsReason + static_cast<uint32_t>(completion.status);
+    if (probing_[rank]) {
+      EndProbe(link, reason);
+    } else {
+      Break(rank, reason);
+    }
     return true;
   }
   if (!VerbsLink::IsReceive(completion.wr_id)) {
     const bool word = VerbsLink::IsWord(completion.wr_id);
     if (word && !words_->OnCompletion(link, completion, client_)) return false;
     link->OnSent(completion);
+    if (probing_[rank]) EndProbe(link, 0);
     return true;
   }
   return Deliver(link, completion);
@@ -576,10 +600,16 @@ void VerbsTransport::TakeDeviceEvents() {
     for (const auto& link : links_) {
       if (link == nullptr) continue;
       const bool to_self = link->rank() == rank_ && linked_to_self_;
-      if (!to_self && LinkTo(link->rank()) != link.get()) continue;
+      const bool probing = probing_[link->rank()];
+      if (!to_self && !probing && LinkTo(link->rank()) != link.get()) continue;
       if (!of_device && link->qp_number() != qp_number) continue;
       PollCompletions();  // what it sent before is still good
-      Break(link->rank(), kFirstVerbsEventReason + static_cast<uint32_t>(type));
+      const uint32_t reason = kFirstVerbsEventReason + static_cast<uint32_t>(type);
+      if (probing_[link->rank()]) {
+        EndProbe(link.get(), reason);
+      } else {
+        Break(link->rank(), reason);
+      }
     }
   }
 }

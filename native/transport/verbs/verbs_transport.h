@@ -49,7 +49,9 @@ class VerbsTransport final : public Transport {
   bool OpenLinks(const RdmaAddress& at, int rank, std::string* what) override;
   bool OfferLink(int rank, std::vector<uint8_t>* offer) override;
   bool AcceptLink(int rank, const std::vector<uint8_t>& offer) override;
+  bool ProbeLink(int rank) override;
   void UseLink(int rank) override;
+  void DropLink(int rank) override;
   bool AdmitRegion(size_t bytes) override;
   void ForgetRegion(uint32_t region) override;
   bool ShareWords(uint32_t region, uint8_t* base, size_t length, WordsKey* key) override;
@@ -93,6 +95,7 @@ class VerbsTransport final : public Transport {
   void KeepLocked(const ibv_wc& completion);
   void Break(int rank, uint32_t reason);
   void EndLink(int rank);
+  void EndProbe(VerbsLink* link, uint32_t reason);
   bool LinkToSelf();
   void ProgressWords();
 
@@ -113,6 +116,7 @@ class VerbsTransport final : public Transport {
   std::atomic<VerbsLink*> in_use_[kMaxMembers] = {};  // what records go over
   int connections_[kMaxMembers];                      // TCP, by rank; -1 if none
   bool broken_[kMaxMembers] = {};
+  bool probing_[kMaxMembers] = {};  // the probe of the link is under way
   RemoteFrames frames_;
   std::deque<Record> tcp_records_;  // what TCP was given pointers to; until Flush
   std::atomic<uint64_t> link_records_{0};

@@ -15,6 +15,7 @@ import {
   type Frame,
   frameIn,
   keyedWords,
+  LinkSay,
   type Offer,
   Status,
   VerbsFake,
@@ -443,6 +444,37 @@ t.test('an offer that makes no sense', async (t) => {
   await fake.kill()
   t.match(await zero.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
   await leave(zero)
+  await endWell(t, [zero])
+})
+
+t.test('a member that says that it is ready, and does not answer', async (t) => {
+  const zero = startMember(t, meetInFile(t, 1), 0)
+  const noAnswer = /rank 1 does not answer over \w+ port \d.*: transport retry counter exceeded/
+  for (const policy of ['verbs', 'auto'] as const) {
+    const meeting = meetInFile(t, 2)
+    const join = joinReal([zero], meeting, { transport: policy, heartbeatTimeoutMs: 60_000 })
+    join.catch(() => undefined)
+    const fake = await VerbsFake.offer(t, meeting)
+    const { peer } = fake.member
+    t.equal((await peer.next(Kind.LinkControl)).payload[0], LinkSay.offer)
+    peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([LinkSay.ready]) })
+    t.equal((await peer.next(Kind.LinkControl)).payload[0], LinkSay.ready)
+    const { payload } = await peer.next(Kind.LinkControl)
+    t.equal(payload[0], LinkSay.no, 'it takes back that it is ready')
+    t.match(payload.subarray(1).toString(), noAnswer)
+    if (policy === 'verbs') {
+      await t.rejects(join, { code: 'ERR_PAGEMESH_JOIN_FAILED', rank: 1, message: noAnswer })
+      continue
+    }
+    await join
+    const stats = await zero.run((room) => room.mesh.stats())
+    t.match(stats, { transport: 'tcp', transportDetail: noAnswer })
+    peer.send({ kind: Kind.Acquire, words: [2, 0, 5, 1] })
+    await peer.next(Kind.SemaphoreReply)
+    await fake.kill()
+    t.match(await zero.failure((room) => room.mesh.barrier()), { code: 'ERR_PAGEMESH_MEMBER_DOWN' })
+    await leave(zero)
+  }
   await endWell(t, [zero])
 })
 

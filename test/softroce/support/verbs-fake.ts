@@ -36,7 +36,7 @@ function decodeOffer(bytes: Buffer): Offer {
 }
 
 /** The first byte of a LinkControl blob; lib/engine/link-setup.ts. */
-export const LinkSay = { no: 0, offer: 1, ready: 2 } as const
+export const LinkSay = { no: 0, offer: 1, ready: 2, reached: 3 } as const
 
 /** ibv_wc_status, as far as the tests name it. */
 export const Status = { success: 0, flushed: 5, invalidRequest: 9, access: 10, retry: 12 } as const
@@ -170,10 +170,12 @@ export class VerbsFake {
         `connect ${rank} ${theirs.qpNumber} ${theirs.mtu} ${gid} ${credit} ${options.rnrRetry ?? 0}`,
       )
       await fake.hands.answer(`connected ${rank}`)
-      peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([LinkSay.ready]) })
-      const ready = await peer.next(Kind.LinkControl)
-      if (ready.payload[0] !== LinkSay.ready)
-        throw new Error(`no link: ${ready.payload.toString()}`)
+      // It sends no probe: it is sure of its member.
+      for (const say of [LinkSay.ready, LinkSay.reached]) {
+        peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([say]) })
+        const said = await peer.next(Kind.LinkControl)
+        if (said.payload[0] !== say) throw new Error(`no link: ${said.payload.toString()}`)
+      }
     }
     return fake
   }
