@@ -7,6 +7,7 @@ import t from 'tap'
 import * as heat from '../../examples/heat/plate.mjs'
 import * as pagerank from '../../examples/pagerank/compute.mjs'
 import { nodeOptions, slowness } from './support/machine.js'
+import { temporaryDirectory } from './support/temporary-directory.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
@@ -81,7 +82,7 @@ t.test('PageRank with more members than pages of scores', async (t) => {
 })
 
 t.test('heat on a plate by two members', async (t) => {
-  const outPath = join(t.testdir(), 'heat.png')
+  const outPath = join(temporaryDirectory(t), 'heat.png')
   const options = ['--size', '64', '--steps', '50', '--out', outPath]
   const { exitCode, stdout, stderr } = await runExample(2, 'heat.mjs', ...options)
   t.equal(exitCode, 0, stderr)
@@ -99,7 +100,7 @@ t.test('heat on a plate by two members', async (t) => {
 })
 
 t.test('options that make no sense end the run before it begins', async (t) => {
-  const outPath = join(t.testdir(), 'heat.png')
+  const outPath = join(temporaryDirectory(t), 'heat.png')
   const cases = [
     ['heat.mjs', '--size', '7', '--out', outPath],
     ['heat.mjs', '--steps', 'many', '--out', outPath],

@@ -1,23 +1,17 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
-import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { typescriptSupport } from '../../dist/cli/node-version.js'
+import { temporaryDirectory } from './support/temporary-directory.js'
 
 const cli = path.resolve('dist/cli/main.js')
 const evaluate = 'test/fixtures/cli/evaluate.mjs'
 const pollMs = 10
 /** Far beyond what anything here takes, so that only a real hang ends in it. */
 const patienceMs = 30_000
-
-function temporaryDirectory(t: Test): string {
-  const directory = fs.mkdtempSync(path.join(tmpdir(), 'run-test-'))
-  t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }))
-  return directory
-}
 
 /** A `pagemesh` command under test. */
 class Launcher {

@@ -36,6 +36,12 @@ void WriteKey(Record* record, int at, const RemoteFrame& frame) {
   record->words[at + 2] = static_cast<uint32_t>(frame.address >> 32);
 }
 
+// Where peers may write a page of this member's.
+RemoteFrame FrameOf(const RegionMemory& memory, uint32_t page, const ibv_mr* mr) {
+  return {mr->rkey, reinterpret_cast<uintptr_t>(memory.base) +
+                        static_cast<uint64_t>(page) * memory.page_bytes};
+}
+
 RemoteFrame ReadKey(const Record& record, int at) {
   RemoteFrame frame;
   frame.rkey = record.words[at];
@@ -254,17 +260,22 @@ void VerbsTransport::AddKeys(Record* record) {
   if (device_ == nullptr || !client_->DescribeRegion(record->region, &memory)) return;
   ibv_mr* mine = device_->Register(memory, record->page);
   PM_CHECK_STATE(mine != nullptr, errno, record->page);  // AdmitRegion looked at the limit
-  const uint64_t address = reinterpret_cast<uintptr_t>(memory.base) +
-                           static_cast<uint64_t>(record->page) * memory.page_bytes;
+  const RemoteFrame own = FrameOf(memory, record->page, mine);
   if (IsRequest(record->kind)) {
-    WriteKey(record, kRequesterKey, {mine->rkey, address});
+    WriteKey(record, kRequesterKey, own);
     return;
   }
   const int requester = static_cast<int>(record->words[0]);
-  const RemoteFrame frame = requester == rank_ ? RemoteFrame{mine->rkey, address}
-                                               : frames_.Find(requester, memory, record->page);
-  WriteKey(record, kRequesterKey, frame);
-  WriteKey(record, kHomeKey, {mine->rkey, address});
+  const bool for_self = requester == rank_;
+  WriteKey(record, kRequesterKey, for_self ? own : frames_.Find(requester, memory, record->page));
+  WriteKey(record, kHomeKey, own);
+}
+
+// The last word on a request goes to the thread that sent it, if it looks for it; it is not the
+// last one if acknowledgements are to come.
+uint32_t VerbsTransport::TakeSlot(int rank, const RegionMemory& memory, const Record& record) {
+  const uint32_t slot = frames_.TakeSlot(rank, memory, record.page);
+  return record.words[0] == 0 ? slot : RemoteFrames::kNoSlot;
 }
 
 void VerbsTransport::KeepKeys(int from, const Record& record) {
@@ -308,8 +319,7 @@ void VerbsTransport::Queue(int rank, const Record* record, const uint8_t* payloa
   uint32_t slot = RemoteFrames::kNoSlot;
   RegionMemory memory;
   if (record->kind == kKindGrant && client_->DescribeRegion(record->region, &memory)) {
-    slot = frames_.TakeSlot(rank, memory, record->page);
-    if (record->words[0] != 0) slot = RemoteFrames::kNoSlot;  // acknowledgements are to come
+    slot = TakeSlot(rank, memory, *record);
   }
   link->Queue(keyed, {}, slot);
 }
@@ -335,10 +345,7 @@ void VerbsTransport::QueuePage(VerbsLink* link, const Record& record, const uint
     tcp_.Queue(rank, &tcp_records_.back(), payload);
     return;
   }
-  // The last word on a request goes to the thread that sent it, if it looks for it.
-  uint32_t slot = RemoteFrames::kNoSlot;
-  if (!from_owner) slot = frames_.TakeSlot(rank, memory, record.page);
-  if (record.words[0] != 0) slot = RemoteFrames::kNoSlot;
+  const uint32_t slot = from_owner ? RemoteFrames::kNoSlot : TakeSlot(rank, memory, record);
   link->Queue(record, {payload, mr->lkey, remote}, slot);
 }
 
@@ -363,9 +370,7 @@ bool VerbsTransport::TrySend(int rank, const Record& record, uint32_t slot) {
   ibv_mr* mine = device_->FindRegistered(memory, record.page);
   if (mine == nullptr) return false;  // the engine registers the chunk, and then sends it
   Record keyed = record;
-  WriteKey(&keyed, kRequesterKey,
-           {mine->rkey, reinterpret_cast<uintptr_t>(memory.base) +
-                            static_cast<uint64_t>(record.page) * memory.page_bytes});
+  WriteKey(&keyed, kRequesterKey, FrameOf(memory, record.page, mine));
   VerbsLink* link = LinkTo(rank);
   if (link == nullptr) return tcp_.TrySend(rank, keyed, slot);
   if (slot < 1U << VerbsImmediate::kSlotBits) keyed.words[kAnswerSlot] = slot + 1;

@@ -81,6 +81,7 @@ class VerbsTransport final : public Transport {
 
   VerbsLink* LinkTo(int rank) const;
   void AddKeys(Record* record);
+  uint32_t TakeSlot(int rank, const RegionMemory& memory, const Record& record);
   void KeepKeys(int from, const Record& record);
   void QueuePage(VerbsLink* link, const Record& record, const uint8_t* payload);
   bool PollCompletions();
