@@ -101,9 +101,11 @@ export class Guest {
 
   #followControl(onReady: () => void): void {
     const control = this.#port('control')
-    control.on('error', () => undefined)
     this.#port('stdin').on('error', () => undefined)
-    createInterface({ input: control }).on('line', (line) => {
+    const lines = createInterface({ input: control })
+    // QEMU that is killed may reset its ends. Both throw if nobody listens.
+    for (const each of [control, lines]) each.on('error', () => undefined)
+    lines.on('line', (line) => {
       const [what, ...rest] = line.split(' ')
       if (what === 'ready') onReady()
       else if (what === 'exit') this.#onExit(Number(rest[0]))

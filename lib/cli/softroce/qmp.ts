@@ -25,7 +25,8 @@ export class QmpClient {
     const lines = createInterface({ input: stream })
     lines.on('line', (line) => this.#onReply(JSON.parse(line) as QmpReply))
     lines.once('close', () => this.#onClose())
-    stream.on('error', () => this.#onClose())
+    // A QEMU that is killed may reset the connection. Both throw if nobody listens.
+    for (const each of [stream, lines]) each.on('error', () => this.#onClose())
     this.#ready = this.#send({ execute: 'qmp_capabilities' })
     this.#ready.catch(() => undefined) // whoever sends a command hears of it
   }
