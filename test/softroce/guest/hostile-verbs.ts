@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { Kind, Word } from '../../../dist/protocol/messages.js'
 import { encodeRecord, type RawRecord } from '../../cluster/support/fake-member.js'
 import {
+  eventually,
   leaveAll,
   type Meeting,
   meetInFile,
@@ -763,12 +764,17 @@ t.test('a flood of records, with credit and without', async (t) => {
   const polite = counters()
   for (const name of neverCounted) t.equal(polite[name], start.counted[name], name)
 
-  const reckless = await fake.flood(0, count, 'reckless', { kind: Kind.Heartbeat })
-  t.same(reckless, { sent: count, failed: 0 })
+  // The member stops until it has run out of buffers.
+  zero.child.kill('SIGSTOP')
+  const reckless = fake.flood(0, count, 'reckless', { kind: Kind.Heartbeat })
+  await eventually('a receiver that is not ready', () =>
+    counters().send_rnr_err > polite.send_rnr_err ? true : undefined,
+  )
+  zero.child.kill('SIGCONT')
+  t.same(await reckless, { sent: count, failed: 0 })
   await fake.send(0, { kind: Kind.Acquire, words: [3, 0, 6, 1] })
   await fake.hands.record(0, Kind.SemaphoreReply)
   t.equal(await received(), start.received + 2 * count + 2, 'all have come, late')
-  t.ok(counters().send_rnr_err > polite.send_rnr_err, 'who ignores credit had to try again')
   t.equal(await strangeOwnWords(zero), 0)
   await serve(t, zero, fake, ownPages)
   t.equal(await strangeWords(zero, ownPages, 1, servedWord), 0, 'and it goes on')
