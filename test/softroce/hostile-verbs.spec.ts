@@ -8,7 +8,7 @@ import { compileTests } from './support/compiled-tests.js'
 const cli = path.resolve('dist/cli/main.js')
 /** How much longer than outside things may take. */
 const slowness = 10
-const files = ['hostile-verbs.js', 'device-gone.js']
+const files = ['hostile-verbs.js', 'hostile-links.js', 'device-gone.js']
 
 t.test('in guests', async (t) => {
   const folder = compileTests('hostile', [
