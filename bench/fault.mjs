@@ -1,4 +1,9 @@
-import { describeSocketFloor, socketRoundTripsUs } from './lib/floor.mjs'
+import {
+  describeSocketFloor,
+  socketRoundTripsUs,
+  verbsFaultFloor,
+  verbsFaultsUs,
+} from './lib/floor.mjs'
 import {
   readBandwidthFloor,
   readBandwidthUs,
@@ -40,6 +45,8 @@ const turnsShare = 10
 const readFloor = { words: readLatencyFloor, samplesUs: readLatenciesUs }
 /** @type {PerftestFloor} */
 const writeFloor = { words: writeLatencyFloor, samplesUs: writeLatenciesUs }
+/** @type {PerftestFloor} */
+const byHandFloor = { words: verbsFaultFloor, samplesUs: verbsFaultsUs }
 /** @type {PerftestFloor} */
 const bandwidthFloor = { words: readBandwidthFloor, samplesUs: readBandwidthUs }
 
@@ -86,6 +93,14 @@ const states = [
     },
   },
 ]
+
+/** @type {State} */
+const againstByHand = {
+  ...readCleanAtHome,
+  name: 'the same, against by hand',
+  target: null,
+  verbsFloor: byHandFloor,
+}
 
 /** @type {State} */
 const prefetched = {
@@ -139,8 +154,9 @@ function plan(transport) {
   const placed = (where) => {
     return { ...readCleanAtHome, name: `${readCleanAtHome.name}, ${where}`, target: null }
   }
+  const verbsStates = [states[0], againstByHand, ...states.slice(1)]
   // The devices of SoftRoCE do their work on any core: pinning members would hold against them.
-  if (transport === 'verbs') return [{ placement: free, states: [...states, prefetched] }]
+  if (transport === 'verbs') return [{ placement: free, states: [...verbsStates, prefetched] }]
   if (apart === undefined) return [{ placement: free, states: [...states, pagePingPong] }]
   return [
     { placement: apart, states },

@@ -190,7 +190,12 @@ function ensureTypeScript() {
 
 /** What benchmarks are measured against, and what tests lead: FROM/NAME.c → INTO/NAME. */
 const programFolders = [
-  { from: 'bench/floor', into: 'build/bench', ending: '', flags: ['-lpthread'] },
+  {
+    from: 'bench/floor',
+    into: 'build/bench',
+    ending: '',
+    flags: ['-lpthread', '-Wl,--as-needed', '-libverbs'],
+  },
   { from: 'test/softroce/fixtures', into: 'build/softroce', ending: '', flags: ['-libverbs'] },
   // A device that fails on demand; found by LD_LIBRARY_PATH.
   {

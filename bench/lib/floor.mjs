@@ -60,6 +60,20 @@ export function smallSocketRoundTripsUs(iterations, placement) {
   return roundTripsUs(iterations, 8, placement)
 }
 
+/** What a fault over verbs is held against that a DSM is not to blame for, in words. */
+export const verbsFaultFloor = 'a fault over verbs by hand, in C (bench/floor/verbs_fault.c)'
+
+/**
+ * @param {number} iterations
+ * @returns {Promise<number[]>} µs of each fault, over the device that the members use too
+ */
+export async function verbsFaultsUs(iterations) {
+  const [device, port, gidIndex] = (process.env.PAGEMESH_RDMA_DEVICE ?? 'rxe0:1:1').split(':')
+  const args = ['--device', device, '--port', port, '--gid-index', gidIndex]
+  const { samplesUs } = await runFloor('verbs_fault', [...args, '--iterations', `${iterations}`])
+  return samplesUs
+}
+
 /**
  * @param {number} iterations
  * @param {number} replyBytes
