@@ -75,7 +75,10 @@ export default defineConfig(
     },
   },
   {
-    files: ['scripts/**/*.mjs', 'examples/**/*.mjs', 'bench/**/*.mjs', 'test/**/*.mjs'],
+    files: [
+      ...['scripts/**/*.mjs', 'examples/**/*.mjs', 'bench/**/*.mjs', 'litmus/**/*.mjs'],
+      'test/**/*.mjs',
+    ],
     extends: [tseslint.configs.base],
     rules: {
       eqeqeq: 'error',

@@ -1,14 +1,15 @@
 import { join } from '../../dist/index.js'
 
 /**
- * What the benchmarks use of a region. `discard` is not part of the public API: it gives this
- * member's read-only copies in the range back, so that the next touch is a fault on a page that is
- * clean at its home.
+ * What the benchmarks and the litmus tests use of a region. `discard` gives this member's read-only
+ * copies in the range back, so that the next touch is a fault on a page that is clean at its home.
  * @typedef {object} Region
  * @property {SharedArrayBuffer} buffer
  * @property {(byteOffset: number, byteLength: number) => Promise<void>} discard
- * @property {(byteOffset: number, byteLength: number, access: 'read') => Promise<void>} prefetch
+ * @property {(byteOffset: number, byteLength: number, access: 'read' | 'write') =>
+ *   Promise<void>} prefetch
  * @property {(byteOffset: number, value: bigint) => Promise<bigint>} fetchAdd
+ * @property {number} pageBytes
  * @property {'home' | 'rdma'} wordsBy
  */
 

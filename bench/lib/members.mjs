@@ -28,8 +28,9 @@ export class Members {
   }
 
   /**
-   * Starts `size` members that run bench/members/PROGRAM, and waits until all have joined.
-   * @param {string} program
+   * Starts `size` members that run bench/members/PROGRAM, or the program at a URL, and waits until
+   * all have joined.
+   * @param {string | URL} program
    * @param {{ size?: number, cpus?: number[], transport?: string,
    *   options?: Record<string, unknown> }} [how] with `cpus`, the core that each rank is pinned to
    */
@@ -118,13 +119,14 @@ class Member {
   #end
 
   /**
-   * @param {string} program
+   * @param {string | URL} program
    * @param {{ rank: number, size: number, key: string, rendezvous: string, transport: string,
    *   cpu?: number }} place
    */
   constructor(program, { rank, size, key, rendezvous, transport, cpu }) {
     this.#rank = rank
-    const path = fileURLToPath(new URL(`../members/${program}`, import.meta.url))
+    const url = program instanceof URL ? program : new URL(`../members/${program}`, import.meta.url)
+    const path = fileURLToPath(url)
     const pin = cpu === undefined ? [] : ['taskset', '--cpu-list', String(cpu)]
     const [command, ...args] = [...pin, process.execPath, path]
     this.#process = spawn(command, args, {
