@@ -21,7 +21,7 @@ const nowUs = () => performance.now() * 1_000 + clockOffsetUs
 
 /**
  * Between members: by the clock. Each iteration has its time, as far from the next as iterations
- * take lately, and a thread comes at random within it; one that is late does not wait.
+ * take lately, and a thread comes at random within it, rather early; who is late does not wait.
  */
 export class PacedMeeting {
   #periodUs = firstPeriodUs
@@ -47,7 +47,7 @@ export class PacedMeeting {
 
   /** @param {number} slot */
   meet(slot) {
-    const dueUs = this.#startUs + (slot + this.#random.fraction()) * this.#periodUs
+    const dueUs = this.#startUs + (slot + this.#random.fraction() ** 2) * this.#periodUs
     const cameUs = nowUs()
     let leftUs = dueUs - cameUs
     if (leftUs <= 0) return
