@@ -326,7 +326,9 @@ function randomHistory(seed: number): Operation[] {
     const name = history[0]?.thread
     const last = history.findLast(({ thread }) => thread === name)
     if (last !== undefined) {
-      history[history.indexOf(last)] = { ...last, returnedNs: null, result: undefined }
+      const open: Operation = { ...last, returnedNs: null }
+      delete open.result
+      history[history.indexOf(last)] = open
     }
   }
   return history
