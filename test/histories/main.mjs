@@ -7,7 +7,7 @@ import { record } from './record.mjs'
 const usage = `usage: npm run histories -- [options]
   --members N     2 to 16 (default 3)
   --transport T   tcp, verbs or auto (default tcp)
-  --operations N  steps of each thread in a round, 1 to 2000 (default 200)
+  --operations N  steps of each thread in a round, 50 to 2000 (default 200)
   --rounds N      1 to 10000 (default 10); in every third one a member is killed
   --seed N        of the first round; the next ones count on (default 1)
   --break WHAT    stale, lock or add: breaks the members, to see that it is found
@@ -63,7 +63,7 @@ function parseCommandLine() {
     check: values.check,
     members: parseCount('members', values.members, 2, 16),
     transport: parseChoice('transport', values.transport, ['tcp', 'verbs', 'auto']),
-    operations: parseCount('operations', values.operations, 1, 2000),
+    operations: parseCount('operations', values.operations, 50, 2000),
     rounds: parseCount('rounds', values.rounds, 1, 10_000),
     seed: parseCount('seed', values.seed, 0, 1_000_000),
     broken: parseChoice('break', values.break, ['none', 'stale', 'lock', 'add']),

@@ -22,8 +22,8 @@ export async function record(options) {
   const key = randomBytes(32).toString('hex')
   /** @type {import('node:child_process').ChildProcess[]} */
   const children = []
-  let killed = false
-  let [ready, done, exited] = [0, 0, 0]
+  let [killed, victimDone] = [false, false]
+  let [ready, done, left] = [0, 0, 0]
   /** @type {string[][]} */
   const files = Array.from({ length: members }, (_, rank) =>
     ['main', 'worker'].map((thread) => path.join(directory, `${rank}.${thread}`)),
@@ -35,6 +35,7 @@ export async function record(options) {
       seed: seed * 1000 + 2 * rank + i,
       operations,
       broken,
+      kill: !kill ? 'none' : rank === members - 1 ? 'victim' : 'survivor',
     }))
   try {
     await new Promise((resolve, reject) => {
@@ -46,7 +47,7 @@ export async function record(options) {
         else reject(error)
       }
       const finish = () => {
-        if (killed && done + exited >= members) settle(undefined)
+        if (killed && done === members - 1) settle(undefined)
         else if (!killed && done === members) for (const child of children) child.send('leave')
       }
       for (let rank = 0; rank < members; rank += 1) {
@@ -63,25 +64,25 @@ export async function record(options) {
         })
         children.push(child)
         let complaints = ''
-        let isDone = false
         child.stderr?.on('data', (text) => (complaints += text))
         child.on('error', settle)
         child.on('message', (/** @type {any} */ message) => {
           if (message.done) {
-            isDone = true
             done += 1
+            victimDone ||= rank === members - 1
             return finish()
           }
           if ((ready += 1) < members) return
           children.forEach((each, i) => each.send({ plans: plansOf(i), files: files[i] }))
           if (!kill) return
           // Once it has done something, and before it is through.
-          const sizeAtKill = 2_000 + random(seed)(operations * 60)
+          const sizeAtKill = operations * 20 + random(seed)(operations * 30)
           const victim = members - 1
           const poll = setInterval(() => {
             const file = files[victim][0]
             if (!existsSync(file) || readFileSync(file).length < sizeAtKill) return
             clearInterval(poll)
+            if (victimDone) return
             killed = true
             children[victim].kill('SIGKILL')
           }, 1)
@@ -89,12 +90,11 @@ export async function record(options) {
           child.once('exit', () => clearInterval(poll))
         })
         child.on('exit', (code, signal) => {
-          exited += isDone && killed ? 0 : 1
-          if (killed) return finish()
+          if (killed && rank === members - 1) return finish()
           if (code !== 0) {
             return settle(new Error(`rank ${rank} ended with ${signal ?? code}: ${complaints}`))
           }
-          if (exited === members) settle(undefined)
+          if ((left += 1) === members) settle(undefined)
         })
       }
     })

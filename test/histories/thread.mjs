@@ -9,12 +9,17 @@ import { writeSync } from 'node:fs'
  * @property {number} seed
  * @property {number} operations
  * @property {'none' | 'stale' | 'lock' | 'add'} broken what is broken on purpose
+ * @property {'none' | 'victim' | 'survivor'} kill what it will be in a round with a killed member.
+ *   Only page 0, which the victim never owns, is touched then: a lost page would end the process.
  */
 
 const pages = 4
 /** Per page: two words for atomic operations, one for plain ones, one to count in. */
 const wordsOfPage = { 0: 'register', 1: 'register', 2: 'plain', 3: 'counter' }
 const atomicWords = 4
+
+/** What may become of an operation when a member is killed. Nobody knows whether it happened. */
+const lossCodes = ['ERR_PAGEMESH_MEMBER_DOWN', 'ERR_PAGEMESH_PAGE_LOST']
 
 /** @param {number} seed xorshift32 (Marsaglia, 2003) */
 export function random(seed) {
@@ -41,14 +46,25 @@ export async function act(plan, fd, words, pageBytes, main) {
   let written = 0
   const fresh = () => plan.number * 1_000_000 + (written += 1)
   let pending = ''
+  /** @type {Set<string>} */
+  const lost = new Set()
   /**
-   * @param {object} operation
+   * @param {{ object: string } & Record<string, unknown>} operation
    * @param {() => unknown} body
    */
   const record = async (operation, body) => {
     writeSync(fd, `${pending}${JSON.stringify(operation)}\t${process.hrtime.bigint()}`)
-    const outcome = body()
-    const value = outcome instanceof Promise ? await outcome : outcome
+    let value
+    try {
+      const outcome = body()
+      value = outcome instanceof Promise ? await outcome : outcome
+    } catch (error) {
+      const { code } = /** @type {{ code?: string }} */ (error)
+      if (plan.kill === 'none' || !lossCodes.includes(code ?? '')) throw error
+      pending = '\n'
+      lost.add(operation.object)
+      return Number(last.get(operation.object) ?? 0)
+    }
     pending = `\t${process.hrtime.bigint()}\t${value ?? ''}\n`
     return Number(value)
   }
@@ -56,12 +72,17 @@ export async function act(plan, fd, words, pageBytes, main) {
     plan.broken === 'stale' && last.has(object) && pick(10) === 0 ? last.get(object) : body()
 
   const onPage = async () => {
-    const word = /** @type {0 | 1 | 2 | 3} */ (pick(4))
-    const index = (pick(pages) * pageBytes) / 4 + word
+    const page = plan.kill !== 'none' && main === undefined ? 0 : pick(pages)
+    const mayTouch = plan.kill === 'none' || (page === 0 && plan.kill === 'survivor')
+    let word = /** @type {0 | 1 | 2 | 3} */ (pick(4))
+    if (word === 2 && !mayTouch && page !== 0) word = 0
+    const index = (page * pageBytes) / 4 + word
     const object = `paged/${index * 4}`
+    if (lost.has(object)) return
     const use = wordsOfPage[word]
-    const atHome = main !== undefined && use !== 'plain' && pick(3) === 0
-    const choice = pick(use === 'register' ? 4 : 2)
+    const atHome = main !== undefined && use !== 'plain' && (!mayTouch || pick(3) === 0)
+    // The victim may read page 0, which leaves it where it is.
+    const choice = mayTouch || atHome ? pick(use === 'register' ? 4 : 2) : 0
     const plain = use === 'plain' ? { plain: true } : {}
     if (choice === 0 || (choice === 3 && !last.has(object))) {
       const read = () =>
@@ -100,6 +121,7 @@ export async function act(plan, fd, words, pageBytes, main) {
   const onAtomicWord = async () => {
     const byteOffset = 8 * pick(atomicWords)
     const object = `atomic/${byteOffset}`
+    if (lost.has(object)) return
     const choice = byteOffset === 0 ? pick(2) * 3 : pick(3)
     const value = fresh()
     const expected = last.get(object) ?? 0
@@ -119,6 +141,7 @@ export async function act(plan, fd, words, pageBytes, main) {
 
   const onSemaphore = async () => {
     const { semaphore, object, permits } = main.semaphores[pick(main.semaphores.length)]
+    if (lost.has(object)) return
     /** @type {{ release: () => void } | undefined} */
     let held
     await record({ object, kind: 'acquire', permits }, () => {
@@ -131,6 +154,7 @@ export async function act(plan, fd, words, pageBytes, main) {
         held = each
       })
     })
+    if (lost.has(object)) return
     for (let i = pick(3); i > 0; i -= 1) await onPage()
     await record({ object, kind: 'release' }, () => held?.release())
   }
