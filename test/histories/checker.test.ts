@@ -42,18 +42,12 @@ const cases: Record<string, Case> = {
   'a stale read of another thread: sequentially consistent, not linearizable': {
     linearizable: 'rejected',
     sequential: 'ok',
-    history: [
-      op('a', 'r/0', 'write', [0, 1], write(1)),
-      op('b', 'r/0', 'read', [2, 3], read(0)),
-    ],
+    history: [op('a', 'r/0', 'write', [0, 1], write(1)), op('b', 'r/0', 'read', [2, 3], read(0))],
   },
   'a stale read of its own write': {
     linearizable: 'rejected',
     sequential: 'rejected',
-    history: [
-      op('a', 'r/0', 'write', [0, 1], write(1)),
-      op('a', 'r/0', 'read', [2, 3], read(0)),
-    ],
+    history: [op('a', 'r/0', 'write', [0, 1], write(1)), op('a', 'r/0', 'read', [2, 3], read(0))],
   },
   'new, then old': {
     linearizable: 'rejected',
@@ -183,10 +177,7 @@ const cases: Record<string, Case> = {
   'a read of what is written later': {
     linearizable: 'rejected',
     sequential: 'ok',
-    history: [
-      op('a', 'r/0', 'read', [0, 1], read(1)),
-      op('b', 'r/0', 'write', [2, 3], write(1)),
-    ],
+    history: [op('a', 'r/0', 'read', [0, 1], read(1)), op('b', 'r/0', 'write', [2, 3], write(1))],
   },
   'a lock held by two': {
     linearizable: 'rejected',
@@ -349,6 +340,10 @@ t.test('the checks agree with trying every order', (t) => {
       t.fail(`sequential consistency, seed ${seed}: ${other}`)
     }
   }
-  t.ok([...counts.linear, ...counts.sequential].every((count) => count > 200), 'both happen', counts)
+  t.ok(
+    [...counts.linear, ...counts.sequential].every((count) => count > 200),
+    'both happen',
+    counts,
+  )
   t.end()
 })

@@ -11,7 +11,11 @@ const pageBytes = 4096
 if (isMainThread) {
   process.on('disconnect', () => process.exit(1))
   const mesh = await join()
-  const paged = await mesh.region('paged', { byteLength: 4 * pageBytes, placement: 'cyclic', pageBytes })
+  const paged = await mesh.region('paged', {
+    byteLength: 4 * pageBytes,
+    placement: 'cyclic',
+    pageBytes,
+  })
   const atomic = await mesh.region('atomic', { byteLength: 64, words: 'atomic' })
   const semaphores = [
     { semaphore: mesh.lock('one'), object: 'lock one', permits: 1 },

@@ -18,7 +18,10 @@ function run(t: Test, ...args: string[]) {
 t.test('histories of real members, one of them killed', { timeout: 100_000 }, (t) => {
   const { status, stdout, stderr } = run(t, '--rounds', '3', '--operations', '200', '--json')
   t.equal(status, 0, 'all are accepted', { stdout, stderr })
-  const rounds = stdout.trim().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>)
+  const rounds = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
   t.same(
     rounds.map(({ outcome, kill }) => [outcome, kill]),
     [

@@ -146,7 +146,11 @@ function checkKnown(history, limit) {
   const cycle = saturate(threads, nodes)
   if (cycle !== undefined) {
     const operations = cycle.map(({ operation }) => operation)
-    return { outcome: 'rejected', reason: 'each must come before the next, in a circle', operations }
+    return {
+      outcome: 'rejected',
+      reason: 'each must come before the next, in a circle',
+      operations,
+    }
   }
   return search(threads, limit)
 }

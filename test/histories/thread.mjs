@@ -86,7 +86,11 @@ export async function act(plan, fd, words, pageBytes, main) {
     const plain = use === 'plain' ? { plain: true } : {}
     if (choice === 0 || (choice === 3 && !last.has(object))) {
       const read = () =>
-        use === 'plain' ? words[index] : atHome ? main.paged.load(index * 4) : Atomics.load(words, index)
+        use === 'plain'
+          ? words[index]
+          : atHome
+            ? main.paged.load(index * 4)
+            : Atomics.load(words, index)
       last.set(object, await record({ object, kind: 'read', ...plain }, stale(object, read)))
     } else if (use === 'counter') {
       const add = () => {
