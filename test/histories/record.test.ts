@@ -11,11 +11,11 @@ function run(t: Test, ...args: string[]) {
   t.teardown(() => rmSync(cwd, { recursive: true, force: true }))
   const env = { ...process.env, NODE_OPTIONS: '' }
   const go = (...args: string[]) =>
-    spawnSync(process.execPath, [main, ...args], { cwd, env, encoding: 'utf8', timeout: 60_000 })
+    spawnSync(process.execPath, [main, ...args], { cwd, env, encoding: 'utf8', timeout: 150_000 })
   return { ...go(...args), go }
 }
 
-t.test('histories of real members, one of them killed', { timeout: 100_000 }, (t) => {
+t.test('histories of real members, one of them killed', { timeout: 200_000 }, (t) => {
   const { status, stdout, stderr } = run(t, '--rounds', '3', '--operations', '200', '--json')
   t.equal(status, 0, 'all are accepted', { stdout, stderr })
   const rounds = stdout
@@ -35,7 +35,7 @@ t.test('histories of real members, one of them killed', { timeout: 100_000 }, (t
 })
 
 for (const broken of ['stale', 'lock', 'add']) {
-  t.test(`members broken on purpose: ${broken}`, { timeout: 100_000 }, (t) => {
+  t.test(`members broken on purpose: ${broken}`, { timeout: 200_000 }, (t) => {
     const found = run(t, '--rounds', '1', '--operations', '200', '--break', broken)
     t.equal(found.status, 1, found.stderr)
     t.match(found.stderr, /^rejected by the check of/m)
