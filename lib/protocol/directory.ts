@@ -436,9 +436,9 @@ export class Directory {
       case 'recallOwnership':
         return sink.send(owner, Kind.RecallWrite, region, page, requester, 0)
       case 'invalidateSharers':
-        for (let rank = 0; awaited >>> rank !== 0; rank++) {
-          if ((awaited & (1 << rank)) === 0) continue
-          sink.send(rank, Kind.Invalidate, region, page, requester, 0)
+        // Bit by bit: a shift by 32 is one by 0, so counting up to rank 32 would not end.
+        for (let left = awaited; left !== 0; left &= left - 1) {
+          sink.send(31 - Math.clz32(left & -left), Kind.Invalidate, region, page, requester, 0)
         }
         return
       case 'settleShared':

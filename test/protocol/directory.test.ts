@@ -308,6 +308,19 @@ t.test('requests that wait are served in order of arrival, one at a time', async
   t.notOk(entry.pumpOne())
 })
 
+t.test('the last of 32 members is told to give its copy up, and nobody after it', async (t) => {
+  const { entry, take } = make()
+  for (const rank of [30, 31]) request(entry, 'ReadRequest', rank)
+  take()
+  request(entry, 'WriteRequest', newcomer)
+  t.strictSame(take(), [
+    'forbidHere',
+    'Invalidate(2,0)→30',
+    'Invalidate(2,0)→31',
+    `page:DataExclusive(${(1 << 30) | (1 << 31)},0)→2`,
+  ])
+})
+
 t.test('an owner cannot ask for what it has', async (t) => {
   for (const kind of ['ReadRequest', 'WriteRequest', 'UpgradeRequest'] as const) {
     const { entry, take, picture } = make()
