@@ -40,7 +40,7 @@ export class RegionCoherence {
     this.homes = homes
     const sink = this.routeLocally(options.sink)
     const homeOf = (page: number): number => homes.homeOf(page)
-    this.pages = new PageTable(region, states, rank, homeOf, sink)
+    this.pages = new PageTable(region, states, rank, homeOf, sink, homes.size)
     const here = {
       lowerHere: (page: number) => this.pages.step(page, PageEvent.lowerHere, rank, NOBODY),
       forbidHere: (page: number) => this.pages.step(page, PageEvent.forbidHere, rank, NOBODY),
@@ -48,7 +48,7 @@ export class RegionCoherence {
       isHeld: (page: number) => this.pages.isHeld(page),
     }
     const indexOf = (page: number): number => homes.indexOf(page)
-    this.directory = new Directory(region, options.directory, indexOf, rank, here, sink)
+    this.directory = new Directory(region, options.directory, indexOf, rank, here, sink, homes.size)
     for (const [first, count] of homes.runsOf(rank)) {
       states.fill(PageState.write, first, first + count)
     }
@@ -166,7 +166,10 @@ export class RegionCoherence {
         return this.pages.onAck(page, from)
       case Kind.Grant:
         this.mustBeFromHome(kind, page, from)
-        return this.pages.onGrant(page, from, a, false)
+        return this.pages.onGrant(page, from, a, b !== 0)
+      case Kind.AwaitAlso:
+        this.mustBeFromHome(kind, page, from)
+        return this.pages.onAwaitAlso(page, from, a, b)
       case Kind.DataExclusive:
         return this.pages.onGrant(page, from, a, b !== 0)
       case Kind.Data:

@@ -1,5 +1,6 @@
 import { PagemeshError } from '../errors.js'
-import { Kind, NOBODY } from './messages.js'
+import { FarRanks, farWordCount, NEAR_RANKS, nearBit } from './far-ranks.js'
+import { Kind, MAX_MEMBERS, MAX_RANKS, NOBODY } from './messages.js'
 import type { CoherenceSink } from './sink.js'
 
 /**
@@ -9,6 +10,10 @@ import type { CoherenceSink } from './sink.js'
  * - the control word: state in bits 0-7, busy in bit 8, owner in bits 16-23, requester of the
  *   transaction in flight in bits 24-31;
  * - the sharers word: a bitmap of the members that hold a readable copy.
+ *
+ * Meshes of more than 32 members need more: bit 9 of the control word says that members beyond the
+ * sharers word have copies too, which a table at the home names; bits 10-11 and 12-13 are two more
+ * bits of the owner's and the requester's ranks.
  *
  * A busy entry is taken: whoever wants it waits. All zero is the beginning: the home owns the page.
  */
@@ -33,8 +38,24 @@ export const EntryState = {
 export type EntryStateName = keyof typeof EntryState
 
 export const ENTRY_BUSY = 0x100
+/** Members beyond the sharers word have copies. */
+export const ENTRY_FAR = 0x200
 const OWNER_SHIFT = 16
 const REQUESTER_SHIFT = 24
+const OWNER_HIGH_SHIFT = 10
+const REQUESTER_HIGH_SHIFT = 12
+/** A rank as a control word has it: nobody is 0xff, so ranks from there on are one more. */
+const NOBODY_HERE = 0xff
+const packed = (rank: number): number =>
+  rank < NOBODY_HERE ? rank : rank === NOBODY ? NOBODY_HERE : rank + 1
+const unpacked = (low: number, high: number): number => {
+  const value = low | (high << 8)
+  return value < NOBODY_HERE ? value : value === NOBODY_HERE ? NOBODY : value - 1
+}
+const ownerIn = (control: number): number =>
+  unpacked((control >>> OWNER_SHIFT) & 0xff, (control >>> OWNER_HIGH_SHIFT) & 3)
+const requesterIn = (control: number): number =>
+  unpacked((control >>> REQUESTER_SHIFT) & 0xff, (control >>> REQUESTER_HIGH_SHIFT) & 3)
 
 export const ENTRY_EVENTS = [
   'readRequest', // from another member
@@ -177,12 +198,19 @@ const BUSY_STATES: ReadonlySet<number> = new Set<number>([
   EntryState.sharingWritten,
   EntryState.transferring,
 ])
-const word = (state: number, owner: number, requester: number): number =>
-  (state |
-    (BUSY_STATES.has(state) ? ENTRY_BUSY : 0) |
-    (owner << OWNER_SHIFT) |
-    (requester << REQUESTER_SHIFT)) >>>
-  0
+const word = (state: number, owner: number, requester: number): number => {
+  const ownerBits = packed(owner)
+  const requesterBits = packed(requester)
+  return (
+    (state |
+      (BUSY_STATES.has(state) ? ENTRY_BUSY : 0) |
+      ((ownerBits & 0xff) << OWNER_SHIFT) |
+      ((ownerBits >>> 8) << OWNER_HIGH_SHIFT) |
+      ((requesterBits & 0xff) << REQUESTER_SHIFT) |
+      ((requesterBits >>> 8) << REQUESTER_HIGH_SHIFT)) >>>
+    0
+  )
+}
 
 export function entryStateName(control: number): EntryStateName | undefined {
   return STATE_NAMES.find((name) => EntryState[name] === (control & 0xff))
@@ -199,8 +227,12 @@ export interface HomePages {
   isHeld(page: number): boolean
 }
 
-/** A request that waits for its entry: the kind times 256 plus the requester. */
+/** A request that waits: the requester in bits 0-7 and 16-17, the kind in bits 8-15. */
 type QueuedRequest = number
+const queued = (kind: number, requester: number): QueuedRequest =>
+  (requester & 0xff) | (kind << 8) | ((requester >>> 8) << 16)
+const kindOf = (request: QueuedRequest): number => (request >>> 8) & 0xff
+const requesterOf = (request: QueuedRequest): number => (request & 0xff) | ((request >>> 16) << 8)
 
 /** The entries of one region at their home. Pure: it changes the words and calls the sink. */
 export class Directory {
@@ -208,10 +240,14 @@ export class Directory {
   /** Pages whose queues may go on. */
   private readonly pumped = new Set<number>()
   private down = 0
+  /** Of pages that have any: the sharers beyond the sharers word. Their entries say so. */
+  private readonly far = new Map<number, FarRanks>()
+  private readonly farDown: FarRanks
 
   /**
    * @param words two words for each page homed here, shared memory
    * @param indexOf the index of a page's entry
+   * @param size of the mesh
    */
   constructor(
     private readonly region: number,
@@ -220,31 +256,46 @@ export class Directory {
     private readonly home: number,
     private readonly here: HomePages,
     private readonly sink: CoherenceSink,
-  ) {}
+    size = MAX_MEMBERS,
+  ) {
+    if (size > MAX_RANKS) throw new RangeError(`an entry names up to ${MAX_RANKS} members`)
+    this.farDown = new FarRanks(farWordCount(size))
+  }
 
   control(page: number): number {
     return Atomics.load(this.words, 2 * this.indexOf(page))
   }
 
+  /** The sharers word: those below rank 32. */
   sharers(page: number): number {
     return Atomics.load(this.words, 2 * this.indexOf(page) + 1)
   }
 
+  isSharer(page: number, rank: number): boolean {
+    if (rank < NEAR_RANKS) return (this.sharers(page) & (1 << rank)) !== 0
+    return this.far.get(page)?.has(rank) === true
+  }
+
+  /** How many bytes there are beside the entries, for pages with sharers from rank 32 on. */
+  get farBytes(): number {
+    return this.far.size * this.farDown.words.byteLength
+  }
+
   ownerOf(page: number): number {
     const control = this.control(page)
-    return (control & 0xff) === EntryState.ownedHere ? this.home : (control >>> OWNER_SHIFT) & 0xff
+    return (control & 0xff) === EntryState.ownedHere ? this.home : ownerIn(control)
   }
 
   /** A ReadRequest, WriteRequest or UpgradeRequest. */
   onRequest(page: number, kind: number, requester: number): void {
-    if ((this.down & (1 << requester)) !== 0) return
+    if (this.isDown(requester)) return
     const queue = this.queues.get(page)
     if (queue !== undefined) {
-      queue.push(kind * 256 + requester)
+      queue.push(queued(kind, requester))
       return
     }
     if (!this.tryRequest(page, kind, requester)) {
-      this.queues.set(page, [kind * 256 + requester])
+      this.queues.set(page, [queued(kind, requester)])
     }
   }
 
@@ -272,7 +323,7 @@ export class Directory {
       if (
         queue !== undefined &&
         request !== undefined &&
-        this.tryRequest(page, request >>> 8, request & 0xff)
+        this.tryRequest(page, kindOf(request), requesterOf(request))
       ) {
         queue.shift()
         if (queue.length > 0) return true
@@ -296,15 +347,16 @@ export class Directory {
     if (state !== EntryState.ownedHere && state !== EntryState.clean) return false
     if (!this.here.dropHere(page)) return false
     this.write(page, word(EntryState.clean, NOBODY, NOBODY))
-    this.writeSharers(page, this.sharers(page) & ~(1 << this.home))
+    this.removeSharer(page, this.home)
     return true
   }
 
   /** Takes a member that is down out of every entry; pages that it owned are lost. */
   memberDown(rank: number, pages: Iterable<[number, number]>): void {
-    this.down |= 1 << rank
+    if (rank < NEAR_RANKS) this.down |= 1 << rank
+    else this.farDown.add(rank)
     for (const [page, queue] of this.queues) {
-      const left = queue.filter((request) => (request & 0xff) !== rank)
+      const left = queue.filter((request) => requesterOf(request) !== rank)
       if (left.length > 0) this.queues.set(page, left)
       else this.queues.delete(page)
     }
@@ -316,10 +368,10 @@ export class Directory {
   private entryMemberDown(page: number, rank: number): void {
     const control = this.control(page)
     const state = control & 0xff
-    const owner = (control >>> OWNER_SHIFT) & 0xff
-    const requester = (control >>> REQUESTER_SHIFT) & 0xff
+    const owner = ownerIn(control)
+    const requester = requesterIn(control)
     if (state === EntryState.clean) {
-      this.writeSharers(page, this.sharers(page) & ~(1 << rank))
+      this.removeSharer(page, rank)
     } else if (state === EntryState.ownedAway) {
       if (owner === rank) this.lose(page, owner, NOBODY)
     } else if ((control & ENTRY_BUSY) !== 0) {
@@ -328,15 +380,15 @@ export class Directory {
       // A writer that went down has the only copy; a reader's confirmation is no longer needed.
       if (state === EntryState.transferring) return this.lose(page, rank, NOBODY)
       if (state !== EntryState.sharingConfirmed) this.run(page, EntryEvent.confirm, rank)
-      this.writeSharers(page, this.sharers(page) & ~(1 << rank))
+      this.removeSharer(page, rank)
       this.pump(page)
     }
   }
 
   private lose(page: number, owner: number, requester: number): void {
     this.write(page, word(EntryState.lost, owner, NOBODY))
-    this.writeSharers(page, 0)
-    if (requester !== NOBODY && (this.down & (1 << requester)) === 0) {
+    this.clearSharers(page)
+    if (requester !== NOBODY && !this.isDown(requester)) {
       this.sink.send(requester, Kind.Lost, this.region, page, owner, 0)
     }
     this.pump(page)
@@ -360,7 +412,7 @@ export class Directory {
   private takesFromHome(page: number, event: number): boolean {
     const state = this.control(page) & 0xff
     if (state === EntryState.ownedHere) return true
-    const hasCopy = (this.sharers(page) & (1 << this.home)) !== 0
+    const hasCopy = this.isSharer(page, this.home)
     return state === EntryState.clean && hasCopy && event !== EntryEvent.readRequest
   }
 
@@ -370,17 +422,27 @@ export class Directory {
       return requester === this.home ? EntryEvent.readRequestHere : EntryEvent.readRequest
     }
     if ((this.control(page) & 0xff) !== EntryState.clean) return EntryEvent.writeRequestAlone
-    const sharers = this.sharers(page)
     // An upgrade whose copy was invalidated on the way is a plain write request.
-    const upgrade = kind === Kind.UpgradeRequest && (sharers & (1 << requester)) !== 0
-    const shared = this.othersThan(page, requester) !== 0
+    const upgrade = kind === Kind.UpgradeRequest && this.isSharer(page, requester)
+    const shared =
+      this.othersThan(page, requester) !== 0 || this.farOthersThan(page, requester) !== undefined
     if (upgrade) return shared ? EntryEvent.upgradeRequestShared : EntryEvent.upgradeRequestAlone
     return shared ? EntryEvent.writeRequestShared : EntryEvent.writeRequestAlone
   }
 
   /** Sharers that must be told: not the requester, not the home, nobody who is down. */
   private othersThan(page: number, requester: number): number {
-    return this.sharers(page) & ~(1 << requester) & ~(1 << this.home) & ~this.down
+    return this.sharers(page) & ~nearBit(requester) & ~nearBit(this.home) & ~this.down
+  }
+
+  /** The same, of ranks from 32 on; undefined if there are none. */
+  private farOthersThan(page: number, requester: number): FarRanks | undefined {
+    const others = this.far.get(page)?.copy()
+    if (others === undefined) return undefined
+    others.removeAll(this.farDown)
+    if (requester >= NEAR_RANKS) others.remove(requester)
+    if (this.home >= NEAR_RANKS) others.remove(this.home)
+    return others.isEmpty() ? undefined : others
   }
 
   private run(page: number, event: number, from: number): void {
@@ -390,18 +452,21 @@ export class Directory {
       throw this.cannotHappen(page, event, from)
     }
     const busy = (control & ENTRY_BUSY) !== 0
-    const requester = busy ? (control >>> REQUESTER_SHIFT) & 0xff : from
+    const requester = busy ? requesterIn(control) : from
     const awaited = this.othersThan(page, requester)
+    const farAwaited = this.farOthersThan(page, requester)
     const next =
       cell.next === 'owned'
         ? requester === this.home
           ? EntryState.ownedHere
           : EntryState.ownedAway
         : EntryState[cell.next]
-    const owner = (control >>> OWNER_SHIFT) & 0xff
+    const owner = ownerIn(control)
     const kept = next === EntryState.clean ? NOBODY : owner
     this.write(page, word(next, kept, BUSY_STATES.has(next) ? requester : NOBODY))
-    for (const action of cell.does) this.perform(action, page, owner, requester, from, awaited)
+    for (const action of cell.does) {
+      this.perform(action, page, owner, requester, from, awaited, farAwaited)
+    }
   }
 
   private perform(
@@ -411,26 +476,30 @@ export class Directory {
     requester: number,
     from: number,
     awaited: number,
+    farAwaited: FarRanks | undefined,
   ): void {
     const { sink, region } = this
-    const bit = 1 << requester
+    const more = farAwaited === undefined ? 0 : 2
     switch (action) {
       case 'lowerHere':
         this.here.lowerHere(page)
-        return this.writeSharers(page, 1 << this.home)
+        this.clearSharers(page)
+        return this.addSharer(page, this.home)
       case 'forbidHere':
         if (requester !== this.home) this.here.forbidHere(page)
         return
       case 'addSharer':
-        return this.writeSharers(page, this.sharers(page) | bit)
+        return this.addSharer(page, requester)
       case 'removeSharer':
-        return this.writeSharers(page, this.sharers(page) & ~(1 << from))
+        return this.removeSharer(page, from)
       case 'sendData':
         return sink.sendPage(requester, Kind.Data, region, page, 0, 0)
       case 'sendExclusive':
-        return sink.sendPage(requester, Kind.DataExclusive, region, page, awaited, 0)
+        this.announce(page, requester, farAwaited)
+        return sink.sendPage(requester, Kind.DataExclusive, region, page, awaited, more)
       case 'sendGrant':
-        return sink.send(requester, Kind.Grant, region, page, awaited, 0)
+        this.announce(page, requester, farAwaited)
+        return sink.send(requester, Kind.Grant, region, page, awaited, more)
       case 'recallCopy':
         return sink.send(owner, Kind.RecallRead, region, page, requester, 0)
       case 'recallOwnership':
@@ -440,11 +509,16 @@ export class Directory {
         for (let left = awaited; left !== 0; left &= left - 1) {
           sink.send(31 - Math.clz32(left & -left), Kind.Invalidate, region, page, requester, 0)
         }
+        for (const rank of farAwaited?.ranks() ?? []) {
+          sink.send(rank, Kind.Invalidate, region, page, requester, 0)
+        }
         return
       case 'settleShared':
-        return this.writeSharers(page, (1 << owner) | bit)
+        this.clearSharers(page)
+        this.addSharer(page, owner)
+        return this.addSharer(page, requester)
       case 'settleOwner': {
-        this.writeSharers(page, 0)
+        this.clearSharers(page)
         const state = requester === this.home ? EntryState.ownedHere : EntryState.ownedAway
         return this.write(page, word(state, requester, NOBODY))
       }
@@ -457,20 +531,58 @@ export class Directory {
   private checkSender(page: number, event: number, from: number): void {
     const control = this.control(page)
     if ((control & ENTRY_BUSY) === 0) return
-    const owner = (control >>> OWNER_SHIFT) & 0xff
-    const requester = (control >>> REQUESTER_SHIFT) & 0xff
+    const owner = ownerIn(control)
+    const requester = requesterIn(control)
     const wrong =
       (event === EntryEvent.writeBack && from !== owner) ||
       (event === EntryEvent.confirm && from !== requester)
     if (wrong) throw this.cannotHappen(page, event, from)
   }
 
+  /** Tells a writer, before its grant, of acknowledgements that the grant has no room for. */
+  private announce(page: number, writer: number, far: FarRanks | undefined): void {
+    for (const [index, bits] of far?.words.entries() ?? []) {
+      if (bits !== 0) this.sink.send(writer, Kind.AwaitAlso, this.region, page, index + 1, bits)
+    }
+  }
+
+  private isDown(rank: number): boolean {
+    return rank < NEAR_RANKS ? (this.down & (1 << rank)) !== 0 : this.farDown.has(rank)
+  }
+
   private write(page: number, control: number): void {
-    Atomics.store(this.words, 2 * this.indexOf(page), control)
+    const mark = this.far.has(page) ? ENTRY_FAR : 0
+    Atomics.store(this.words, 2 * this.indexOf(page), (control | mark) >>> 0)
   }
 
   private writeSharers(page: number, sharers: number): void {
     Atomics.store(this.words, 2 * this.indexOf(page) + 1, (sharers & ~this.down) >>> 0)
+  }
+
+  private addSharer(page: number, rank: number): void {
+    if (rank < NEAR_RANKS) return this.writeSharers(page, this.sharers(page) | (1 << rank))
+    if (this.isDown(rank)) return
+    const far = this.far.get(page) ?? new FarRanks(this.farDown.words.length)
+    far.add(rank)
+    this.far.set(page, far)
+    this.write(page, this.control(page))
+  }
+
+  private removeSharer(page: number, rank: number): void {
+    if (rank < NEAR_RANKS) return this.writeSharers(page, this.sharers(page) & ~(1 << rank))
+    const far = this.far.get(page)
+    far?.remove(rank)
+    if (far?.isEmpty() === true) this.clearFar(page)
+  }
+
+  private clearSharers(page: number): void {
+    this.writeSharers(page, 0)
+    if (this.far.has(page)) this.clearFar(page)
+  }
+
+  private clearFar(page: number): void {
+    this.far.delete(page)
+    this.write(page, this.control(page) & ~ENTRY_FAR)
   }
 
   private cannotHappen(page: number, event: number, from: number): PagemeshError {

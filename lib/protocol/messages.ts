@@ -10,9 +10,12 @@
  * | RecallRead, RecallWrite | home → owner | a: requester |
  * | Invalidate | home → sharer | a: requester, who gets the acknowledgement |
  * | InvalidateAck | sharer → requester | |
- * | Grant | home → requester | a: bitmap of the sharers whose acknowledgement is still to come |
+ * | Grant | home → requester | a: bitmap of the sharers whose acknowledgement is still to come; |
+ * | | | … b: 2 if there are others, of whom AwaitAlso has told |
  * | Data | home or owner → requester | the page; b: 1 if from an owner, to be confirmed |
- * | DataExclusive | home or owner → requester | the page; a: as in Grant; b: as in Data |
+ * | DataExclusive | home or owner → requester | the page; a: as in Grant; b: as in Data or Grant |
+ * | AwaitAlso | home → requester | comes before a grant; a: which 32 ranks, from 1 on, b: as … |
+ * | | | … Grant's a. Only in meshes of more than 32 members: far-ranks.ts |
  * | WriteBack | owner → home | the page |
  * | Confirm | requester → home | |
  * | Lost | home → requester | a: the owner that took the page down with it |
@@ -51,6 +54,7 @@ export const Kind = {
   BarrierReply: 19,
   Heartbeat: 20,
   Leaving: 21,
+  AwaitAlso: 22,
   Data: 0x40,
   DataExclusive: 0x41,
   WriteBack: 0x42,
@@ -78,11 +82,17 @@ export const Word = {
   h: 12,
 } as const
 
-/** The most members a mesh may have: a sharers word is one 32-bit bitmap. */
+/**
+ * The most members a mesh may have: native code knows a sharers word of 32 bits and nothing beside
+ * it. Directory and page tables themselves go up to MAX_RANKS.
+ */
 export const MAX_MEMBERS = 32
 
+/** How many ranks a directory entry can name as owner and requester. */
+export const MAX_RANKS = 1023
+
 /** Stands where a rank could, and means no member. */
-export const NOBODY = 0xff
+export const NOBODY = 0xffff
 
 /** What AtomicRequest asks for; native/binding/exports_region.cc has the same numbers. */
 export const AtomicOperation = { load: 0, store: 1, fetchAdd: 2, compareExchange: 3 } as const

@@ -1,5 +1,6 @@
 import { PagemeshError } from '../errors.js'
-import { Kind, NOBODY } from './messages.js'
+import { FarRanks, farWordCount, NEAR_RANKS } from './far-ranks.js'
+import { Kind, MAX_MEMBERS, NOBODY } from './messages.js'
 import type { CoherenceSink, DeferredStep } from './sink.js'
 
 /**
@@ -39,6 +40,8 @@ const MARKS = PAGE_HELD | PAGE_DIRECT
 const READABLE = 0x01
 const WRITABLE = 0x02
 export const PAGE_PENDING = 0x04
+/** The grant has come, and acknowledgements are missing. */
+const COLLECTING = 0x10
 
 export const PAGE_EVENTS = [
   'readFault', // a touch, or a prefetch
@@ -313,6 +316,13 @@ const lowers = (event: number): boolean =>
   event === PageEvent.recallRead ||
   event === PageEvent.recallWrite
 
+/** The same as an entry of `acks`, for ranks from 32 on; gone when none is missing after a grant. */
+interface FarAcks {
+  /** Told by AwaitAlso, before the grant. */
+  readonly awaited: FarRanks
+  readonly early: FarRanks
+}
+
 /** The pages of one region at one member. Pure: it changes the bytes and calls the sink. */
 export class PageTable {
   /** Which acknowledgements are still to come (after the grant), or came early (before it). */
@@ -321,6 +331,8 @@ export class PageTable {
   private readonly holds = new Map<number, number>()
   /** Bitmap of members that are down: their acknowledgements will never come, nor are needed. */
   private down = 0
+  private readonly farAcks = new Map<number, FarAcks>()
+  private readonly farDown: FarRanks
 
   constructor(
     private readonly region: number,
@@ -328,7 +340,10 @@ export class PageTable {
     private readonly rank: number,
     private readonly homeOf: (page: number) => number,
     private readonly sink: CoherenceSink,
-  ) {}
+    size = MAX_MEMBERS,
+  ) {
+    this.farDown = new FarRanks(farWordCount(size))
+  }
 
   byte(page: number): number {
     return Atomics.load(this.pageBytes, page)
@@ -358,13 +373,28 @@ export class PageTable {
     }
   }
 
-  /** A grant of exclusive access came; `awaited` is the bitmap of acknowledgements to come. */
-  onGrant(page: number, from: number, awaited: number, forwarded: boolean): void {
+  /** A grant is about to come, and more acknowledgements belong to it than it has room for. */
+  onAwaitAlso(page: number, from: number, word: number, awaited: number): void {
+    const state = this.byte(page) & ~MARKS
+    const known = word >= 1 && word <= this.farDown.words.length
+    if (!known || (state !== PageState.writing && state !== PageState.upgrading)) {
+      throw this.refused(page, `'AwaitAlso ${word}'`, from)
+    }
+    this.farAcksOf(page).awaited.words[word - 1] = awaited
+  }
+
+  /**
+   * A grant of exclusive access came; `awaited` is the bitmap of acknowledgements to come. `more`
+   * says that they are not all that is awaited, or that the page comes from an owner: either way
+   * the home waits to hear of it.
+   */
+  onGrant(page: number, from: number, awaited: number, more: boolean): void {
     const early = this.acks.get(page)?.early ?? 0
     const missing = awaited & ~early & ~this.down
-    if (missing === 0) {
+    const missesFar = this.missesFar(page)
+    if (missing === 0 && !missesFar) {
       this.acks.delete(page)
-      const confirm = forwarded || awaited !== 0
+      const confirm = more || awaited !== 0
       this.step(page, confirm ? PageEvent.grantToConfirm : PageEvent.grant, from, NOBODY)
       return
     }
@@ -373,6 +403,7 @@ export class PageTable {
   }
 
   onAck(page: number, from: number): void {
+    if (from >= NEAR_RANKS) return this.onFarAck(page, from)
     const bit = 1 << from
     const entry = this.acks.get(page) ?? { awaited: 0, early: 0 }
     if (entry.awaited === 0) {
@@ -385,9 +416,53 @@ export class PageTable {
 
   private acknowledge(page: number, from: number, entry: { awaited: number }, bit: number): void {
     entry.awaited &= ~bit
-    if (entry.awaited !== 0) return this.step(page, PageEvent.ack, from, NOBODY)
+    this.settleAck(page, from)
+  }
+
+  private settleAck(page: number, from: number): void {
+    const missing = (this.acks.get(page)?.awaited ?? 0) !== 0 || this.farAcks.has(page)
+    if (missing) return this.step(page, PageEvent.ack, from, NOBODY)
     this.acks.delete(page)
     this.step(page, PageEvent.lastAck, from, NOBODY)
+  }
+
+  private onFarAck(page: number, from: number): void {
+    if ((this.byte(page) & COLLECTING) !== 0) return this.acknowledgeFar(page, from)
+    this.step(page, PageEvent.ack, from, NOBODY)
+    this.farAcksOf(page).early.add(from)
+  }
+
+  private acknowledgeFar(page: number, from: number): void {
+    const awaited = this.farAcks.get(page)?.awaited
+    awaited?.remove(from)
+    if (awaited?.isEmpty() === true) this.farAcks.delete(page)
+    this.settleAck(page, from)
+  }
+
+  /** The grant has come: whether it goes on waiting for a rank from 32 on. */
+  private missesFar(page: number): boolean {
+    const far = this.farAcks.get(page)
+    if (far === undefined) return false
+    far.awaited.removeAll(far.early)
+    far.awaited.removeAll(this.farDown)
+    if (!far.awaited.isEmpty()) return true
+    this.farAcks.delete(page)
+    return false
+  }
+
+  private farAcksOf(page: number): FarAcks {
+    const words = this.farDown.words.length
+    const far = this.farAcks.get(page) ?? {
+      awaited: new FarRanks(words),
+      early: new FarRanks(words),
+    }
+    this.farAcks.set(page, far)
+    return far
+  }
+
+  private forgetAcks(page: number): void {
+    this.acks.delete(page)
+    this.farAcks.delete(page)
   }
 
   /** Keeps the page from being lowered until `release`; the page's state must permit the use. */
@@ -424,7 +499,8 @@ export class PageTable {
 
   /** A member is down: requests to it are lost, and its acknowledgements no longer awaited. */
   memberDown(rank: number): void {
-    this.down |= 1 << rank
+    if (rank < NEAR_RANKS) this.down |= 1 << rank
+    else this.farDown.add(rank)
     for (const page of [...this.deferred.keys()]) {
       // Given up with its home: handing it on now would hand it to nobody.
       if (this.homeOf(page) === rank) this.deferred.delete(page)
@@ -432,8 +508,14 @@ export class PageTable {
     for (let page = 0; page < this.pageBytes.length; page++) {
       if ((this.byte(page) & PAGE_PENDING) === 0) continue
       if (this.homeOf(page) === rank) {
-        this.acks.delete(page)
+        this.forgetAcks(page)
         this.step(page, PageEvent.lost, rank, NOBODY)
+        continue
+      }
+      if (rank >= NEAR_RANKS) {
+        const collects = (this.byte(page) & COLLECTING) !== 0
+        const awaits = this.farAcks.get(page)?.awaited.has(rank) === true
+        if (collects && awaits) this.acknowledgeFar(page, rank)
         continue
       }
       const entry = this.acks.get(page)
@@ -444,12 +526,12 @@ export class PageTable {
   }
 
   isDown(rank: number): boolean {
-    return (this.down & (1 << rank)) !== 0
+    return rank < NEAR_RANKS ? (this.down & (1 << rank)) !== 0 : this.farDown.has(rank)
   }
 
   /** The home says that the page is lost. */
   onLost(page: number, from: number, owner: number): void {
-    this.acks.delete(page)
+    this.forgetAcks(page)
     this.step(page, PageEvent.lost, from, owner)
   }
 
@@ -498,12 +580,15 @@ export class PageTable {
   }
 
   private cannotHappen(page: number, event: number, from: number): PagemeshError {
+    return this.refused(page, `'${PAGE_EVENTS[event] ?? `event ${event}`}'`, from)
+  }
+
+  private refused(page: number, what: string, from: number): PagemeshError {
     const state = stateName(this.byte(page)) ?? `state ${this.byte(page)}`
-    const name = PAGE_EVENTS[event] ?? `event ${event}`
     return new PagemeshError(
       'ERR_PAGEMESH_PROTOCOL',
       `page ${page} of region ${this.region} at rank ${this.rank} is in state '${state}', ` +
-        `where '${name}' from rank ${from} cannot happen`,
+        `where ${what} from rank ${from} cannot happen`,
       { rank: from },
     )
   }
