@@ -49,7 +49,7 @@ const STRAGGLER = 200
 
 export function parseCommandLine(args: string[]): Options {
   const values = parse(args)
-  const number = (name: keyof typeof values & string, least: number, most: number): number => {
+  const number = (name: keyof typeof values, least: number, most: number): number => {
     const text = String(values[name])
     const value = Number(text)
     const whole = !['latency-us', 'jitter-us', 'virtual-seconds'].includes(name)

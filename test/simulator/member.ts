@@ -212,7 +212,12 @@ export class Member implements CoherenceSink {
         thread.access = step.access
         thread.faulted = false
         return this.tryTouch(thread)
-      default:
+      case 'prefetch':
+      case 'discard':
+      case 'pin':
+      case 'release':
+      case 'acquire':
+      case 'barrier':
         thread.state = 'waiting'
         return this.ask(() => this.command(thread, step))
     }
@@ -491,7 +496,9 @@ export class Member implements CoherenceSink {
       const waits = this.threads.some(
         (each) => each.page === page && each.faulted && each.state !== 'done',
       )
-      if (waits && nowNs < untilNs) continue
+      // A copy that a thread here wants to write by now has been read: engine-region.ts.
+      const upgrades = (this.states[page] & PAGE_PENDING) !== 0
+      if (waits && !upgrades && nowNs < untilNs) continue
       this.resuming.delete(page)
       this.coherence.release(page)
     }

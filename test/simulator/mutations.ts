@@ -31,7 +31,7 @@ const fromManager = (arrival: Message, kind: number, ...words: number[]): Messag
   words,
 })
 
-const wide: Partial<Settings> = { members: 70, pattern: 'readers', pages: 2 }
+const wide: Partial<Settings> = { members: 40, pages: 1, operations: 8, pattern: 'false-sharing' }
 const locks: Partial<Settings> = { pattern: 'locks' }
 const dying: Partial<Settings> = { kills: 1 }
 
@@ -181,7 +181,7 @@ export const MUTATION_SETTINGS: Settings = {
   pages: 3,
   pattern: 'random',
   placement: 'block',
-  operations: 60,
+  operations: 40,
   virtualNs: Infinity,
   threads: 1,
   kills: 0,
