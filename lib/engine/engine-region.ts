@@ -1,7 +1,7 @@
 import { PagemeshError } from '../errors.js'
 import { RegionPart, regionBuffer } from '../native/addon.js'
 import { RegionCoherence } from '../protocol/coherence.js'
-import { PageState } from '../protocol/page-table.js'
+import { PAGE_PENDING, PageState } from '../protocol/page-table.js'
 import { HomeMap } from '../protocol/placement.js'
 import type { CoherenceSink } from '../protocol/sink.js'
 import type { RegionInfo } from './commands.js'
@@ -182,7 +182,10 @@ export class EngineRegion implements CoherenceSink, WordHost {
     const { addon, session, nowMs } = this.context
     let deadlineMs = Infinity
     for (const [page, untilMs] of this.resuming) {
-      const resumed = addon.countWaiters(session, this.info.id, page, 1) === 0
+      // A thread that reads and then writes waits again at once: that it asks for more is as good a
+      // sign that it has had its turn. Otherwise whoever contends with it would wait until the end.
+      const upgrades = (this.coherence.pages.byte(page) & PAGE_PENDING) !== 0
+      const resumed = upgrades || addon.countWaiters(session, this.info.id, page, 1) === 0
       if (resumed || nowMs >= untilMs) {
         this.resuming.delete(page)
         this.release(page)
