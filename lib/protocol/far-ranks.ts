@@ -1,6 +1,6 @@
 /**
  * A set of members is one 32-bit word while all ranks fit it. In a larger mesh that word stays what
- * it is, for the ranks below 32, and the others are in further words beside it. No real mesh is that
+ * it is, for the ranks below 32, and the others are in further words beside it. No real mesh is so
  * large yet (MAX_MEMBERS); the simulator's are.
  */
 export const NEAR_RANKS = 32

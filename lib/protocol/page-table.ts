@@ -316,7 +316,7 @@ const lowers = (event: number): boolean =>
   event === PageEvent.recallRead ||
   event === PageEvent.recallWrite
 
-/** The same as an entry of `acks`, for ranks from 32 on; gone when none is missing after a grant. */
+/** As an entry of `acks`, for ranks from 32 on; gone when none is missing after a grant. */
 interface FarAcks {
   /** Told by AwaitAlso, before the grant. */
   readonly awaited: FarRanks

@@ -31,5 +31,6 @@ export const kindName = (kind: number): string => KIND_NAMES.get(kind) ?? `kind 
 export function describe({ from, to, kind, page, words, contents }: Message): string {
   const where = isPageKind(kind) ? ` page ${page}` : ''
   const what = words.some((word) => word !== 0) ? ` (${words.join(',')})` : ''
-  return `${from}→${to} ${kindName(kind)}${where}${what}${contents === undefined ? '' : ` =${contents}`}`
+  const bytes = contents === undefined ? '' : ` =${contents}`
+  return `${from}→${to} ${kindName(kind)}${where}${what}${bytes}`
 }

@@ -107,7 +107,15 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'request-overtakes-the-notice-of-a-discard',
     sabotage: () => ({ hastyDiscards: true }),
-    settings: { members: 2, pages: 1, threads: 3, operations: 200 },
+    settings: {
+      members: 2,
+      pages: 1,
+      threads: 6,
+      operations: 300,
+      slowMembers: 2,
+      jitterNs: 2_000,
+      straggler: 0,
+    },
   },
   { name: 'nobody-is-woken', sabotage: () => ({ wake: false }) },
   {

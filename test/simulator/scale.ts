@@ -146,8 +146,9 @@ export function formatScale(rows: readonly ScaleRow[]): string {
     ...rows.map((row) => COLUMNS.map(([, text]) => text(row))),
   ]
   const widths = COLUMNS.map((_, column) => Math.max(...cells.map((each) => each[column].length)))
-  const line = (texts: readonly string[]): string =>
-    `| ${texts.map((text, column) => (column === 0 ? text.padEnd(widths[column]) : text.padStart(widths[column]))).join(' | ')} |`
+  const padded = (text: string, column: number): string =>
+    column === 0 ? text.padEnd(widths[column]) : text.padStart(widths[column])
+  const line = (texts: readonly string[]): string => `| ${texts.map(padded).join(' | ')} |`
   const rule = widths.map((width, column) =>
     column === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`,
   )
