@@ -262,7 +262,8 @@ int main(int argc, char** argv) {
     if (option == '?') return 2;
   }
   if (device_name == NULL || iterations == 0 || optind != argc) {
-    fprintf(stderr, "usage: verbs_fault --device NAME [--port N] [--gid-index N] [--iterations N]\n");
+    fprintf(stderr,
+            "usage: verbs_fault --device NAME [--port N] [--gid-index N] [--iterations N]\n");
     return 2;
   }
   page_count = iterations + kWarmUp;
