@@ -21,19 +21,19 @@ interface Barrier {
  * A barrier exists while somebody waits at it, and costs nothing otherwise.
  */
 export class BarrierManager {
-  readonly #size: number
-  readonly #emit: (outcome: BarrierOutcome) => void
-  readonly #barriers = new Map<number, Barrier>()
-  readonly #gone = new Set<number>()
+  private readonly size: number
+  private readonly emit: (outcome: BarrierOutcome) => void
+  private readonly barriers = new Map<number, Barrier>()
+  private readonly gone = new Set<number>()
 
   constructor(size: number, emit: (outcome: BarrierOutcome) => void) {
-    this.#size = size
-    this.#emit = emit
+    this.size = size
+    this.emit = emit
   }
 
   /** How many barriers have somebody waiting. */
   get barrierCount(): number {
-    return this.#barriers.size
+    return this.barriers.size
   }
 
   /**
@@ -43,23 +43,23 @@ export class BarrierManager {
    * @param request - unique among the member's requests that wait at this barrier
    */
   arrive(id: number, from: number, request: number): void {
-    if (!Number.isInteger(from) || from < 0 || from >= this.#size) {
-      throw impossible(id, from, request, `no such member in a mesh of ${this.#size}`)
+    if (!Number.isInteger(from) || from < 0 || from >= this.size) {
+      throw impossible(id, from, request, `no such member in a mesh of ${this.size}`)
     }
-    if (this.#gone.has(from)) return
-    const goneRank = this.#gone.values().next().value
+    if (this.gone.has(from)) return
+    const goneRank = this.gone.values().next().value
     if (goneRank !== undefined) {
-      this.#emit({ kind: 'broken', to: from, request, rank: goneRank })
+      this.emit({ kind: 'broken', to: from, request, rank: goneRank })
       return
     }
-    let barrier = this.#barriers.get(id)
+    let barrier = this.barriers.get(id)
     if (barrier === undefined) {
-      this.#barriers.set(id, (barrier = { arrived: new Map(), early: new Map() }))
+      this.barriers.set(id, (barrier = { arrived: new Map(), early: new Map() }))
     }
     const waiting = barrier.arrived.get(from)
     if (waiting === undefined) {
       barrier.arrived.set(from, request)
-      if (barrier.arrived.size === this.#size) this.#open(id, barrier)
+      if (barrier.arrived.size === this.size) this.open(id, barrier)
       return
     }
     const early = barrier.early.get(from) ?? []
@@ -75,22 +75,22 @@ export class BarrierManager {
    * it had sent before are dropped.
    */
   memberGone(rank: number): void {
-    this.#gone.add(rank)
-    const barriers = [...this.#barriers.values()]
-    this.#barriers.clear()
+    this.gone.add(rank)
+    const barriers = [...this.barriers.values()]
+    this.barriers.clear()
     for (const { arrived, early } of barriers) {
-      for (const [to, request] of arrived) this.#break(to, request, rank)
+      for (const [to, request] of arrived) this.tellBroken(to, request, rank)
       for (const [to, requests] of early) {
-        for (const request of requests) this.#break(to, request, rank)
+        for (const request of requests) this.tellBroken(to, request, rank)
       }
     }
   }
 
-  #break(to: number, request: number, rank: number): void {
-    if (to !== rank) this.#emit({ kind: 'broken', to, request, rank })
+  private tellBroken(to: number, request: number, rank: number): void {
+    if (to !== rank) this.emit({ kind: 'broken', to, request, rank })
   }
 
-  #open(id: number, barrier: Barrier): void {
+  private open(id: number, barrier: Barrier): void {
     const opened = barrier.arrived
     // The last to arrive has nothing queued, so the next generation is never complete here,
     // except in a mesh of one, where nothing is ever queued.
@@ -100,8 +100,8 @@ export class BarrierManager {
       if (next !== undefined) barrier.arrived.set(rank, next)
       if (requests.length === 0) barrier.early.delete(rank)
     }
-    if (barrier.arrived.size === 0) this.#barriers.delete(id)
-    for (const [to, request] of opened) this.#emit({ kind: 'open', to, request })
+    if (barrier.arrived.size === 0) this.barriers.delete(id)
+    for (const [to, request] of opened) this.emit({ kind: 'open', to, request })
   }
 }
 
