@@ -412,7 +412,7 @@ export class Engine implements EngineContext {
     for (const pin of this.pins.values()) pin.release() // others may wait for these pages
     this.pins.clear()
     this.members.markLeaving(this.rank)
-    this.sync.memberLeft(this.rank)
+    this.sync.leave(new PagemeshError('ERR_PAGEMESH_LEFT', 'the mesh has been left'))
     for (const rank of this.members.others()) this.ring.send(rank, Kind.Leaving, 0, 0)
     this.checkLeft()
   }

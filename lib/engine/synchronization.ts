@@ -92,6 +92,16 @@ export class Synchronization {
     }
   }
 
+  /**
+   * This member leaves. What it waits for, it will not have: a grant that is on its way already is
+   * nobody's, since the manager passes the permit on as soon as it hears of this.
+   */
+  leave(error: PagemeshError): void {
+    for (const { id } of this.acquires.values()) this.context.fail(id, error)
+    this.acquires.clear()
+    this.memberLeft(this.context.rank)
+  }
+
   /** What the member held is free, and barriers that wait for it are broken. */
   memberLeft(rank: number): void {
     this.semaphores.memberGone(rank)
