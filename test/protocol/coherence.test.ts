@@ -1,8 +1,6 @@
 import t, { type Test } from 'tap'
 import { RegionCoherence } from '../../dist/protocol/coherence.js'
-import { DIRECTORY_TABLE, ENTRY_EVENTS } from '../../dist/protocol/directory.js'
 import { Kind } from '../../dist/protocol/messages.js'
-import { PAGE_EVENTS, PAGE_TABLE } from '../../dist/protocol/page-table.js'
 import { HomeMap } from '../../dist/protocol/placement.js'
 import {
   begins,
@@ -12,7 +10,6 @@ import {
   type ClusterOptions,
 } from './support/cluster.js'
 import { refusal } from './support/cells.js'
-import { explore } from './support/explore.js'
 import { cases } from './support/sabotage.js'
 import { simulate } from './support/simulate.js'
 
@@ -20,6 +17,7 @@ import { simulate } from './support/simulate.js'
  * A failure names its seed. To see every step of it:
  *   PAGEMESH_SEED=123 node scripts/test.mjs test/protocol/coherence.test.ts
  * PAGEMESH_SEEDS=100000 makes as many runs of each kind.
+ * Every state of small meshes, and every cell of the tables: test/explore/.
  */
 const oneSeed = process.env.PAGEMESH_SEED
 const firstSeed = oneSeed === undefined ? 1 : Number(oneSeed)
@@ -304,100 +302,6 @@ t.test('members that die', async (t) => {
   expectNoFailure(t, { deaths: 1 }, seeds(3000))
   expectNoFailure(t, { deaths: 3, members: 5 }, seeds(700))
   expectNoFailure(t, { deaths: 1, members: 3, pages: 1, operations: 10 }, seeds(1500))
-})
-
-// Every state of a small mesh, however long it runs. How many there are is no promise; that there
-// are at least as many as were once found guards against exploring less.
-const spaces: readonly [name: string, options: Partial<ClusterOptions>, states: number][] = [
-  ['two members', { discards: 'copies', holdGranted: () => true }, 600],
-  [
-    'two members, and one may die',
-    { deaths: 1, discards: 'copies', holdGranted: () => true },
-    3000,
-  ],
-  ['two members, batches', { actions: 'batched', discards: 'copies' }, 7000],
-  ['two members, the engine sends', { actions: 'batched', sendFails: () => true }, 500],
-  ['two members, two pages', { pages: 2 }, 2000],
-  ['two members, direct', { direct: true, discards: 'copies', holdGranted: () => true }, 800],
-  ['two members, direct, batches', { direct: true, actions: 'batched', discards: 'copies' }, 9000],
-  ['three members', { members: 3 }, 10_000],
-  ['three members, direct', { members: 3, direct: true }, 12_000],
-  [
-    'three members, direct, discards',
-    { members: 3, direct: true, discards: 'copies', operations: 4 },
-    28_000,
-  ],
-  ['three members, holds', { members: 3, holdGranted: () => true, operations: 5 }, 10_000],
-  ['three members, discards', { members: 3, discards: 'copies', operations: 4 }, 10_000],
-  ['three members, and one may die', { members: 3, deaths: 1, operations: 2 }, 4000],
-]
-
-t.test('every state of a small mesh', { skip: oneSeed !== undefined }, async (t) => {
-  for (const [name, options, states] of spaces) {
-    const found = explore({
-      members: 2,
-      pages: 1,
-      placement: { rank: 0 },
-      operations: Infinity,
-      actions: 'atOnce',
-      ...options,
-    })
-    t.ok(found.states >= states, `${name}: ${found.states} states, ${found.steps} steps`)
-    t.ok(found.atRest > 10, `${name}: ${found.atRest} of them at rest`)
-  }
-})
-
-// Cells that no sequence reaches, and why they are in the tables.
-const atOnce = 'the engine does not stop between giving a copy back and having said so'
-const unreached = new Map<string, string>([
-  ...['readFault', 'writeFault', 'invalidate', 'discard', 'lost'].map((event): [string, string] => [
-    `page: discarding × ${event}`,
-    atOnce,
-  ]),
-  ['entry: lost × writeBack', 'an owner that is down is not heard any more'],
-])
-
-t.test('real sequences reach every possible cell', { skip: oneSeed !== undefined }, async (t) => {
-  const reached = new Set<string>()
-  const onCell = (table: string, state: string, event: string): void => {
-    reached.add(`${table}: ${state} × ${event}`)
-  }
-  const runs: readonly [Partial<ClusterOptions>, number][] = [
-    [{}, 1500],
-    [{ deaths: 2 }, 1500],
-    [{ pages: 1, discards: 'copies', prefetches: false, actions: 'atOnce' }, 1500],
-    [{ pages: 1, discards: 'copies', prefetches: false, members: 3, deaths: 1 }, 1500],
-    [{ pages: 1, prefetches: true, discards: 'always', threads: 2 }, 1000],
-    [{ pages: 1, discards: 'never', prefetches: false, members: 3, deaths: 1 }, 4000],
-  ]
-  for (const [options, count] of runs) {
-    const result = run({ ...options, onCell }, count)
-    if ('message' in result) t.fail(result.message)
-  }
-  const cells: string[] = []
-  for (const [state, row] of Object.entries(PAGE_TABLE)) {
-    for (const event of PAGE_EVENTS) {
-      if (row[event] !== 'impossible') cells.push(`page: ${state} × ${event}`)
-    }
-  }
-  for (const [state, row] of Object.entries(DIRECTORY_TABLE)) {
-    for (const event of ENTRY_EVENTS) {
-      if (row[event] !== 'impossible') cells.push(`entry: ${state} × ${event}`)
-    }
-  }
-  t.strictSame(
-    cells.filter((cell) => !reached.has(cell) && !unreached.has(cell)),
-    [],
-    'every possible cell is reached, or it is said why not',
-  )
-  t.strictSame(
-    [...unreached.keys()].filter((cell) => reached.has(cell)),
-    [],
-  )
-  t.strictSame(
-    [...unreached.keys()].filter((cell) => !cells.includes(cell)),
-    [],
-  )
 })
 
 t.test('what is broken is noticed', { skip: oneSeed !== undefined }, async (t) => {

@@ -49,6 +49,10 @@ interface Thread {
   page: number
   access: Access
   state: 'idle' | 'running' | 'asleep'
+  /** A read-modify-write in two steps, as a processor with load-linked and store-conditional. */
+  modifies: boolean
+  /** What it has loaded. Gone when the processor's reservation is: at a fault, or a change. */
+  loaded: number | undefined
 }
 
 interface Fault {
@@ -97,6 +101,8 @@ export interface ClusterOptions {
   readonly actions: 'atOnce' | 'batched'
   /** Giving back copies, or whatever state the page is in. */
   readonly discards?: 'copies' | 'always' | 'never'
+  /** Threads also read, modify and write. */
+  readonly modifies?: boolean
   /** How many pins may be taken. */
   readonly pins?: number
   readonly prefetches?: boolean
@@ -104,6 +110,8 @@ export interface ClusterOptions {
   readonly parking?: boolean
   /** Whether a page granted to a waiting thread is held until some later step. */
   readonly holdGranted?: () => boolean
+  /** No hold ends while a thread waits that may use the page: it gets a core before the deadline. */
+  readonly patientHolds?: boolean
   /** Whether a faulting thread finds the connection busy, so that the engine sends for it. */
   readonly sendFails?: () => boolean
   /** Faulting threads look for the answers to their own requests, past whatever is before them. */
@@ -119,7 +127,14 @@ export interface ClusterOptions {
 
 /** One thing that can happen next. */
 export type Choice =
-  | { readonly do: 'touch'; at: number; thread: number; page: number; access: Access }
+  | {
+      readonly do: 'touch'
+      at: number
+      thread: number
+      page: number
+      access: Access
+      modifies?: boolean
+    }
   | { readonly do: 'prefetch'; at: number; page: number; access: Access }
   | { readonly do: 'discard' | 'pin' | 'park'; at: number; page: number }
   | { readonly do: 'kill'; at: number }
@@ -140,10 +155,29 @@ const BEGINNINGS: ReadonlySet<string> = new Set([
 ])
 export const begins = (choice: Choice): boolean => BEGINNINGS.has(choice.do)
 
-export class CheckFailed extends Error {}
+/** What is checked, by name. */
+export type Invariant =
+  | 'one writer, or readers'
+  | 'readers see the last write'
+  | 'no update is lost'
+  | 'no bytes under a page in use'
+  | 'only what can happen'
+  | 'every request is answered'
+  | 'directory and page tables agree'
+  | 'only what is lost is lost'
+  | 'queues are bounded'
+
+export class CheckFailed extends Error {
+  constructor(
+    message: string,
+    readonly invariant?: Invariant,
+  ) {
+    super(message)
+  }
+}
 
 /** One member, and the native code and the engine around its protocol. */
-class Member implements CoherenceSink {
+export class Member implements CoherenceSink {
   alive = true
   /** Bitmap of the members that this one knows to be down. */
   down = 0
@@ -181,6 +215,8 @@ class Member implements CoherenceSink {
       page: 0,
       access: 'read',
       state: 'idle',
+      modifies: false,
+      loaded: undefined,
     }))
     const { states, directory } = this
     this.coherence = new RegionCoherence({
@@ -297,15 +333,36 @@ class Member implements CoherenceSink {
   run(thread: Thread): void {
     const { page, access } = thread
     if ((this.mmu[page] & Mmu[access]) === Mmu[access]) {
-      this.cluster.use(this, page, access)
-      thread.state = 'idle'
+      this.use(thread)
     } else if (permits(this.states[page], access)) {
       // RaiseIfPermitted: it tries again, and may be too late.
       this.mmu[page] = permits(this.states[page], 'write') ? Mmu.write : Mmu.read
     } else {
       thread.state = 'asleep'
+      thread.loaded = undefined
       this.ask(page, access)
     }
+  }
+
+  private use(thread: Thread): void {
+    const { page, access, modifies, loaded } = thread
+    if (modifies && (access === 'read' || loaded === undefined)) {
+      this.cluster.use(this, page, 'read')
+      thread.loaded = this.frames[page]
+      thread.access = 'write'
+      return
+    }
+    if (modifies) this.cluster.checkModified(this, page, loaded!)
+    this.cluster.use(this, page, access)
+    if (access === 'write') this.forgetLoaded(page)
+    thread.state = 'idle'
+    thread.modifies = false
+    thread.loaded = undefined
+  }
+
+  /** The page's bytes change: what threads have loaded from it, they must load again. */
+  private forgetLoaded(page: number): void {
+    for (const thread of this.threads) if (thread.page === page) thread.loaded = undefined
   }
 
   private ask(page: number, access: Access): void {
@@ -396,9 +453,12 @@ class Member implements CoherenceSink {
       throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', why, { rank: from })
     }
     if (this.mmu[page] !== Mmu.none) {
-      this.cluster.fail(`${describe(message)}: bytes are written under a readable page`)
+      const why = `${describe(message)}: bytes are written under a readable page`
+      this.cluster.fail(why, 'no bytes under a page in use')
     }
-    if (this.cluster.sabotage.fill?.(message) !== false) this.frames[page] = contents
+    if (this.cluster.sabotage.fill?.(message) === false) return
+    this.frames[page] = contents
+    this.forgetLoaded(page)
   }
 
   // What the engine does; lib/engine/engine.ts and engine-region.ts.
@@ -489,6 +549,9 @@ export class Cluster {
   post(message: Message): void {
     for (const each of this.sabotage.send?.(message, this) ?? [message]) {
       const sender = this.members[each.from]
+      if (each.to >= this.members.length) {
+        this.fail(`rank ${each.from} sends to rank ${each.to}`, 'only what can happen')
+      }
       if (!this.members[each.to].alive || (sender.down & (1 << each.to)) !== 0) continue
       const contents = each.contents === undefined ? undefined : this.contentsOf(each, sender)
       const posted = { ...each, contents }
@@ -510,9 +573,17 @@ export class Cluster {
     this.touches++
     const last = this.lastWrite[page]
     if (member.frames[page] !== last) {
-      this.fail(`rank ${member.rank} ${access}s ${member.frames[page]}, and ${last} was written`)
+      const why = `rank ${member.rank} ${access}s ${member.frames[page]}, and ${last} was written`
+      this.fail(why, access === 'read' ? 'readers see the last write' : 'no update is lost')
     }
     if (access === 'write') this.lastWrite[page] = member.frames[page] = last + 1
+  }
+
+  checkModified(member: Member, page: number, loaded: number): void {
+    const last = this.lastWrite[page]
+    if (loaded === last) return
+    const why = `rank ${member.rank} has loaded ${loaded} of page ${page}, and stores over ${last}`
+    this.fail(why, 'no update is lost')
   }
 
   // What can happen.
@@ -570,7 +641,19 @@ export class Cluster {
     if (member.inbox.length > 0) found.push({ do: 'event', at })
     if (member.faults.length > 0) found.push({ do: 'fault', at })
     const held = new Set(member.held)
-    for (const page of held) found.push({ do: 'release', at, page })
+    for (const page of held) {
+      if (this.mayRelease(member, page)) found.push({ do: 'release', at, page })
+    }
+  }
+
+  private mayRelease(member: Member, page: number): boolean {
+    if (this.options.patientHolds !== true) return true
+    return !member.threads.some(
+      (thread) =>
+        thread.state !== 'idle' &&
+        thread.page === page &&
+        permits(member.states[page], thread.access),
+    )
   }
 
   private noticeChoices(member: Member, found: Choice[]): void {
@@ -592,6 +675,9 @@ export class Cluster {
       if (thread >= 0) {
         found.push({ do: 'touch', at, thread, page, access: 'read' })
         found.push({ do: 'touch', at, thread, page, access: 'write' })
+        if (options.modifies === true) {
+          found.push({ do: 'touch', at, thread, page, access: 'read', modifies: true })
+        }
       }
       this.commands(member, page, found)
     }
@@ -631,7 +717,7 @@ export class Cluster {
       // The engine lets go of a member that breaks the protocol. One that is dead may seem to: what
       // it sent can arrive after the home has told that it is lost.
       const from = this.members[error.rank ?? choice.at]
-      if (from.alive) this.fail(error.message)
+      if (from.alive) this.fail(error.message, 'only what can happen')
       this.channelOf(from.rank, choice.at).length = 0
       member.noticeDown(from.rank)
     }
@@ -645,6 +731,8 @@ export class Cluster {
           page: choice.page,
           access: choice.access,
           state: 'running',
+          modifies: choice.modifies === true,
+          loaded: undefined,
         }
         return member.run(member.threads[choice.thread])
       case 'run':
@@ -750,12 +838,18 @@ export class Cluster {
 
   checkLost(member: Member, page: number, home: number, owner: number): void {
     const down = this.members.filter(({ alive }) => !alive).map(({ rank }) => rank)
-    if (home !== this.homes.homeOf(page)) this.fail(`page ${page} is lost with home ${home}`)
+    if (home !== this.homes.homeOf(page)) {
+      this.fail(`page ${page} is lost with home ${home}`, 'only what is lost is lost')
+    }
     if (!down.includes(owner)) {
-      this.fail(`page ${page} is lost at rank ${member.rank} with rank ${owner}, which is up`)
+      const why = `page ${page} is lost at rank ${member.rank} with rank ${owner}, which is up`
+      this.fail(why, 'only what is lost is lost')
     }
     if ((this.mayBeLost[page] & (1 << owner)) === 0) {
-      this.fail(`page ${page} is lost with rank ${owner}, which did not have it`)
+      this.fail(
+        `page ${page} is lost with rank ${owner}, which did not have it`,
+        'only what is lost is lost',
+      )
     }
   }
 
@@ -774,11 +868,13 @@ export class Cluster {
           this.fail(
             `rank ${rank} can read write ${frames[page]} of page ${page}, and the last was ` +
               `${this.lastWrite[page]}`,
+            'readers see the last write',
           )
         }
       }
       if (writers > 1 || (writers === 1 && readers > 0)) {
-        this.fail(`page ${page} has ${writers} writers and ${readers} readers`)
+        const why = `page ${page} has ${writers} writers and ${readers} readers`
+        this.fail(why, 'one writer, or readers')
       }
     }
   }
@@ -789,7 +885,8 @@ export class Cluster {
       if (!member.alive) continue
       for (const { state, page, access } of member.threads) {
         if (state !== 'idle') {
-          this.fail(`a thread of rank ${member.rank} waits for ever to ${access} page ${page}`)
+          const why = `a thread of rank ${member.rank} waits for ever to ${access} page ${page}`
+          this.fail(why, 'every request is answered')
         }
       }
       for (let page = 0; page < this.options.pages; page++) this.checkPageAtRest(member, page)
@@ -802,18 +899,25 @@ export class Cluster {
   private checkPageAtRest(member: Member, page: number): void {
     const state = member.states[page]
     const where = `page ${page} at rank ${member.rank}`
-    if ((state & PAGE_PENDING) !== 0) this.fail(`${where} stays ${stateText(state)} for ever`)
-    if (this.isHeld(member, page)) this.fail(`${where} stays held`)
-    if (member.coherence.isWanted(page)) this.fail(`${where}: somebody still waits for it`)
+    const answered = 'every request is answered'
+    if ((state & PAGE_PENDING) !== 0) {
+      this.fail(`${where} stays ${stateText(state)} for ever`, answered)
+    }
+    if (this.isHeld(member, page)) this.fail(`${where} stays held`, answered)
+    if (member.coherence.isWanted(page)) {
+      this.fail(`${where}: somebody still waits for it`, answered)
+    }
     const allowed = state & Mmu.write
     if ((member.mmu[page] & ~allowed) !== 0) {
-      this.fail(`${where} is ${stateText(state)}, and the MMU allows ${member.mmu[page]}`)
+      const why = `${where} is ${stateText(state)}, and the MMU allows ${member.mmu[page]}`
+      this.fail(why, 'directory and page tables agree')
     }
     const { parking, placement, direct } = this.options
     // A thread that took its answer itself may have raised the page before an older action came.
     const exact = parking !== true && placement !== 'cyclic' && direct !== true
     if (exact && member.mmu[page] !== allowed) {
-      this.fail(`${where} is ${stateText(state)}, and the MMU allows only ${member.mmu[page]}`)
+      const why = `${where} is ${stateText(state)}, and the MMU allows only ${member.mmu[page]}`
+      this.fail(why, 'directory and page tables agree')
     }
   }
 
@@ -833,6 +937,7 @@ export class Cluster {
       this.fail(
         `page ${page} is ${state} with sharers ${sharers.toString(2)}, readers ` +
           `${readers.toString(2)}, writers ${writers.toString(2)}: ${why}`,
+        'directory and page tables agree',
       )
     switch (state) {
       case 'ownedHere':
@@ -863,8 +968,8 @@ export class Cluster {
     }
   }
 
-  fail(why: string): never {
-    throw new CheckFailed(why)
+  fail(why: string, invariant?: Invariant): never {
+    throw new CheckFailed(why, invariant)
   }
 
   /** What the members and the network look like, for people. */
@@ -891,7 +996,7 @@ export class Cluster {
   }
 }
 
-function describeChoice(choice: Choice): string {
+export function describeChoice(choice: Choice): string {
   const { do: what, at, ...rest } = choice
   const details = Object.entries(rest).map(([name, value]) => `${name} ${value}`)
   return `rank ${at}: ${what} ${details.join(', ')}`.trimEnd()

@@ -1,0 +1,131 @@
+import type { ByteReader, ByteWriter } from './bytes.js'
+import type { SemaphoreState } from './locks-world.js'
+
+export interface Outcome {
+  readonly kind: 'granted' | 'refused' | 'cancelled' | 'mismatch'
+  readonly to: number
+  readonly request: number
+}
+
+interface Entry {
+  readonly rank: number
+  readonly request: number
+}
+
+/**
+ * Stands beside the manager of a semaphore, sees what it is asked for and what it answers, and
+ * knows by itself who must be next: first come, first served, and no permit idle while one waits.
+ */
+export class LockReferee {
+  private held: Entry[] = []
+  private queue: Entry[] = []
+  private asking: (Entry & { mode: string; answered: boolean }) | undefined
+
+  constructor(
+    manager: SemaphoreState,
+    private readonly permits: number,
+    private readonly fail: (why: string, invariant: string) => never,
+  ) {
+    const { acquire, release, memberGone, emit } = manager
+    manager.emit = (outcome) => {
+      this.onOutcome(outcome)
+      emit(outcome)
+    }
+    manager.acquire = (id, rank, request, wanted, mode) => {
+      if (manager.gone.has(rank)) return acquire.call(manager, id, rank, request, wanted, mode)
+      const asking = { rank, request, mode, answered: false }
+      this.asking = asking
+      acquire.call(manager, id, rank, request, wanted, mode)
+      this.asking = undefined
+      if (asking.answered) return
+      if (mode === 'try') this.fail(`a try of rank ${rank} is not answered`, 'answers are right')
+      this.queue.push({ rank, request })
+    }
+    manager.release = (id, rank, request) => {
+      if (!manager.gone.has(rank)) this.held = without(this.held, rank, request)
+      release.call(manager, id, rank, request)
+    }
+    manager.memberGone = (rank) => {
+      this.held = this.held.filter((each) => each.rank !== rank)
+      this.queue = this.queue.filter((each) => each.rank !== rank)
+      memberGone.call(manager, rank)
+    }
+  }
+
+  private onOutcome({ kind, to, request }: Outcome): void {
+    const isAsking = this.asking?.rank === to && this.asking.request === request
+    if (isAsking) this.asking!.answered = true
+    switch (kind) {
+      case 'granted':
+        return this.onGrant(to, request, isAsking)
+      case 'refused':
+        if (isAsking && this.asking!.mode === 'try' && this.held.length === this.permits) return
+        return this.fail(`rank ${to} is refused a permit that is free`, 'no permit is lost')
+      case 'cancelled': {
+        const left = without(this.queue, to, request)
+        if (left.length === this.queue.length) {
+          this.fail(
+            `rank ${to} is told that it waits no more, and it never did`,
+            'answers are right',
+          )
+        }
+        this.queue = left
+        return
+      }
+      case 'mismatch':
+        this.fail('all ask for the same number of permits', 'answers are right')
+    }
+  }
+
+  private onGrant(rank: number, request: number, isAsking: boolean): void {
+    const first = this.queue.at(0)
+    if (isAsking ? first !== undefined : first?.rank !== rank || first.request !== request) {
+      const before = first === undefined ? 'nobody waits' : `rank ${first.rank} came first`
+      this.fail(`rank ${rank} is granted a permit, and ${before}`, 'first come, first served')
+    }
+    if (!isAsking) this.queue = this.queue.slice(1)
+    this.held = [...this.held, { rank, request }]
+    if (this.held.length <= this.permits) return
+    this.fail(`${this.held.length} of ${this.permits} permits are granted`, 'mutual exclusion')
+  }
+
+  check(): void {
+    const first = this.queue.at(0)
+    if (first === undefined || this.held.length === this.permits) return
+    this.fail(`rank ${first.rank} waits, and a permit is free`, 'no permit is lost')
+  }
+
+  entries(): readonly Entry[] {
+    return [...this.held, ...this.queue]
+  }
+
+  picture(): string {
+    const ranks = (entries: readonly Entry[]): string =>
+      entries.map(({ rank }) => rank).join(', ') || 'nobody'
+    return `granted: ${ranks(this.held)}; waiting: ${ranks(this.queue)}`
+  }
+
+  write(out: ByteWriter, claim: (rank: number, request: number) => void): void {
+    out.put(this.held.length)
+    for (const { rank, request } of this.held) claim(rank, request)
+    out.put(this.queue.length)
+    for (const { rank, request } of this.queue) claim(rank, request)
+  }
+
+  clear(): void {
+    this.held = []
+    this.queue = []
+  }
+
+  read(from: ByteReader): void {
+    for (let count = from.take(); count > 0; count--) {
+      this.held.push({ rank: from.take(), request: from.take() })
+    }
+    for (let count = from.take(); count > 0; count--) {
+      this.queue.push({ rank: from.take(), request: from.take() })
+    }
+  }
+}
+
+const without = (entries: readonly Entry[], rank: number, request: number): Entry[] =>
+  entries.filter((each) => each.rank !== rank || each.request !== request)

@@ -1,0 +1,715 @@
+import { type EngineContext } from '../../dist/engine/context.js'
+import { Synchronization } from '../../dist/engine/synchronization.js'
+import { PagemeshError } from '../../dist/errors.js'
+import { Kind } from '../../dist/protocol/messages.js'
+import { HomeMap } from '../../dist/protocol/placement.js'
+import type { ByteReader, ByteWriter } from './bytes.js'
+import { KnownFields } from './known-fields.js'
+import { LockReferee, type Outcome } from './lock-referee.js'
+import { type Symmetry, symmetriesOf } from './symmetry.js'
+import type { Violation, World } from './world.js'
+
+/**
+ * Members that use one semaphore, or one barrier: the real managers of lib/protocol, the real client
+ * of lib/engine/synchronization.ts, and channels between them. Rank 0 is the manager.
+ */
+
+export interface LocksWorldOptions {
+  readonly members: number
+  readonly use: 'semaphore' | 'barrier'
+  readonly permits?: number
+  /** How many requests of one member may be under way at once. */
+  readonly slots?: number
+  readonly tries?: boolean
+  readonly cancels?: boolean
+  /** How many members may leave, and how many may die. */
+  readonly leaves?: number
+  readonly deaths?: number
+  readonly symmetric: boolean
+  readonly mostInChannel: number
+  readonly sabotage?: LockSabotage | undefined
+  readonly mutate?: ((world: LocksWorld) => void) | undefined
+}
+
+/** Ways to break the world around the managers. */
+export interface LockSabotage {
+  readonly send?: (message: LockMessage) => readonly LockMessage[]
+  /** Members forget that they have cancelled. */
+  readonly forgetsCancel?: boolean
+  /** Members that leave go on waiting for a permit. */
+  readonly keepsWaiting?: boolean
+}
+
+export interface LockMessage {
+  readonly from: number
+  readonly to: number
+  readonly kind: number
+  readonly words: readonly number[]
+}
+
+export type LockChoice =
+  | { readonly do: 'acquire' | 'try' | 'cancel' | 'release' | 'arrive'; at: number; slot: number }
+  | { readonly do: 'deliver'; at: number; from: number }
+  | { readonly do: 'leave' | 'kill'; at: number }
+  | { readonly do: 'noticeDown'; at: number; down: number }
+
+const BEGINNINGS: ReadonlySet<string> = new Set([
+  ...['acquire', 'try', 'cancel', 'arrive', 'leave', 'kill'],
+])
+const KEY = 0 // managed by rank 0
+const KIND_NAMES = new Map(Object.entries(Kind).map(([name, kind]) => [kind as number, name]))
+const SLOT_STATES = ['idle', 'asked', 'cancelled', 'holding', 'arrived'] as const
+const STANDINGS = ['up', 'left', 'dead'] as const
+
+export interface Slot {
+  state: (typeof SLOT_STATES)[number]
+  /** What it holds its permit by. */
+  request: number
+}
+
+interface Claim {
+  rank: number
+  request: number
+  semaphore: Semaphore
+  held: boolean
+}
+interface Semaphore {
+  id: number
+  permits: number
+  heldCount: number
+  waiters: Set<Claim>
+}
+/** What is private in the real code. */
+export interface SyncState {
+  acquires: Map<
+    number,
+    { id: number; key: number; name: string; permits: number; cancelled: boolean }
+  >
+  arrivals: Map<number, { id: number; name: string }>
+  nextRequest: number
+  semaphores: SemaphoreState
+  barriers: BarrierState
+}
+export interface SemaphoreState {
+  emit: (outcome: Outcome) => void
+  semaphores: Map<number, Semaphore>
+  claims: Map<number, Map<number, Claim>>
+  gone: Set<number>
+  acquire: (id: number, from: number, request: number, permits: number, mode: string) => void
+  release: (id: number, from: number, request: number) => void
+  cancel: (id: number, from: number, request: number) => void
+  memberGone: (rank: number) => void
+  giveBack: (claim: Claim) => void
+  grant: (claim: Claim) => void
+  forget: (claim: Claim) => void
+}
+export interface BarrierState {
+  barriers: Map<number, { arrived: Map<number, number>; early: Map<number, number[]> }>
+  gone: Set<number>
+  size: number
+  arrive: (id: number, from: number, request: number) => void
+  memberGone: (rank: number) => void
+  open: (id: number, barrier: { arrived: Map<number, number> }) => void
+}
+const KNOWN = {
+  sync: ['context', 'goneError', 'semaphores', 'barriers', 'acquires', 'arrivals', 'nextRequest'],
+  semaphores: ['emit', 'semaphores', 'claims', 'gone'],
+  barriers: ['size', 'emit', 'barriers', 'gone'],
+}
+
+class LockFailed extends Error {
+  constructor(
+    message: string,
+    readonly invariant: string,
+  ) {
+    super(message)
+  }
+}
+
+export class LockMember {
+  standing: (typeof STANDINGS)[number] = 'up'
+  /** It knows that a member is down: whatever needs all members has failed. */
+  failed = false
+  down = 0
+  /** Barriers: how many generations it has begun, and how many have opened for it. */
+  begun = 0
+  opened = 0
+  readonly slots: Slot[]
+  readonly sync: Synchronization
+
+  constructor(
+    private readonly world: LocksWorld,
+    readonly rank: number,
+  ) {
+    const { options } = world
+    this.slots = Array.from({ length: options.slots ?? 1 }, () => ({ state: 'idle', request: 0 }))
+    const context = {
+      rank,
+      size: options.members,
+      ring: {
+        send: (to: number, kind: number, _region: number, _page: number, ...words: number[]) =>
+          world.post({ from: rank, to, kind, words }),
+      },
+      answer: (id: number, value: unknown) => this.answered(id, value),
+      fail: (id: number) => this.broken(id),
+      isUp: (other: number) => (this.down & (1 << other)) === 0,
+    }
+    this.sync = new Synchronization(
+      context as unknown as EngineContext,
+      (gone, what) =>
+        new PagemeshError('ERR_PAGEMESH_MEMBER_DOWN', `${what}: ${gone}`, { rank: gone }),
+    )
+  }
+
+  get state(): SyncState {
+    return this.sync as unknown as SyncState
+  }
+
+  private answered(id: number, value: unknown): void {
+    const slot = this.slots[id]
+    if (value === undefined && this.standing === 'left') return // it went through all the same
+    if (slot.state === 'arrived') return this.wentThrough(slot)
+    const { granted, request } = value as { granted: boolean; request?: number }
+    if (slot.state === 'cancelled' && granted) {
+      this.world.fail(`rank ${this.rank} was granted what it had cancelled`, 'answers are right')
+    }
+    slot.state = granted ? 'holding' : 'idle'
+    slot.request = request ?? 0
+  }
+
+  private wentThrough(slot: Slot): void {
+    slot.state = 'idle'
+    this.opened++
+    const late = this.world.members.find(({ begun }) => begun < this.opened)
+    if (late === undefined) return
+    this.world.fail(
+      `the barrier opened for rank ${this.rank}, and rank ${late.rank} has not arrived`,
+      'a barrier opens when all have arrived',
+    )
+  }
+
+  private broken(id: number): void {
+    if (this.world.members.every(({ standing }) => standing === 'up')) {
+      this.world.fail(
+        `rank ${this.rank} is told of a failure, and nobody is gone`,
+        'answers are right',
+      )
+    }
+    this.slots[id].state = 'idle'
+  }
+}
+
+export class LocksWorld implements World<LockChoice> {
+  readonly members: LockMember[]
+  readonly channels: LockMessage[][]
+  readonly symmetryCount: number
+  readonly referee: LockReferee
+  leavesLeft: number
+  deathsLeft: number
+  longestChannel = 0
+  private readonly symmetries: Symmetry[]
+  private readonly extra = new KnownFields()
+  private trace: string[] | undefined
+
+  constructor(readonly options: LocksWorldOptions) {
+    const { members } = options
+    this.leavesLeft = options.leaves ?? 0
+    this.deathsLeft = options.deaths ?? 0
+    this.channels = Array.from({ length: members * members }, () => [])
+    this.members = Array.from({ length: members }, (_, rank) => new LockMember(this, rank))
+    this.symmetries = symmetriesOf(new HomeMap({ rank: 0 }, 1, members), options.symmetric)
+    this.symmetryCount = this.symmetries.length
+    for (const { state } of this.members) {
+      this.extra.check(state, KNOWN.sync)
+      this.extra.check(state.semaphores, KNOWN.semaphores)
+      this.extra.check(state.barriers, KNOWN.barriers)
+    }
+    options.mutate?.(this)
+    const fail = (why: string, invariant: string): never => this.fail(why, invariant)
+    this.referee = new LockReferee(this.members[0].state.semaphores, options.permits ?? 1, fail)
+  }
+
+  fail(why: string, invariant: string): never {
+    throw new LockFailed(why, invariant)
+  }
+
+  post(message: LockMessage): void {
+    for (const each of this.options.sabotage?.send?.(message) ?? [message]) {
+      const known = (this.members[each.from].down & (1 << each.to)) !== 0
+      if (this.members[each.to].standing === 'dead' || known) continue
+      this.channelOf(each.from, each.to).push(each)
+      this.trace?.push(`    sent ${describe(each)}`)
+    }
+  }
+
+  private channelOf(from: number, to: number): LockMessage[] {
+    return this.channels[from * this.members.length + to]
+  }
+
+  choices(): LockChoice[] {
+    const found: LockChoice[] = []
+    for (const { rank: at, standing, down, failed } of this.members) {
+      if (standing === 'dead') continue
+      for (const { rank: from } of this.members) {
+        if (this.channelOf(from, at).length > 0) found.push({ do: 'deliver', at, from })
+        const isDown = this.members[from].standing === 'dead'
+        if (isDown && (down & (1 << from)) === 0) found.push({ do: 'noticeDown', at, down: from })
+      }
+      if (this.deathsLeft > 0) found.push({ do: 'kill', at })
+      if (standing === 'up') this.ownChoices(this.members[at], failed, found)
+    }
+    return found
+  }
+
+  private ownChoices({ rank: at, slots }: LockMember, failed: boolean, found: LockChoice[]): void {
+    const { use, tries, cancels } = this.options
+    if (this.leavesLeft > 0) found.push({ do: 'leave', at })
+    const idle = slots.findIndex(({ state }) => state === 'idle')
+    if (idle >= 0 && !failed) {
+      if (use === 'barrier') found.push({ do: 'arrive', at, slot: idle })
+      else found.push({ do: 'acquire', at, slot: idle })
+      if (tries === true) found.push({ do: 'try', at, slot: idle })
+    }
+    slots.forEach(({ state }, slot) => {
+      if (state === 'holding') found.push({ do: 'release', at, slot })
+      if (state === 'asked' && cancels === true) found.push({ do: 'cancel', at, slot })
+    })
+  }
+
+  begins(choice: LockChoice): boolean {
+    return BEGINNINGS.has(choice.do)
+  }
+
+  perform(choice: LockChoice): Violation | undefined {
+    this.trace?.push(this.tell(choice))
+    try {
+      this.carryOut(this.members[choice.at], choice)
+      this.checkAlways()
+      return undefined
+    } catch (error) {
+      if (error instanceof LockFailed) {
+        return { invariant: error.invariant, message: error.message }
+      }
+      if (!(error instanceof PagemeshError)) throw error
+      return { invariant: 'only what can happen', message: error.message }
+    }
+  }
+
+  private carryOut(member: LockMember, choice: LockChoice): void {
+    const permits = this.options.permits ?? 1
+    switch (choice.do) {
+      case 'acquire':
+      case 'try': {
+        member.slots[choice.slot].state = 'asked'
+        const mode = choice.do === 'try' ? 'try' : 'wait'
+        return member.sync.acquire(choice.slot, KEY, 'a lock', permits, mode)
+      }
+      case 'cancel':
+        member.slots[choice.slot].state = 'cancelled'
+        member.sync.cancel(choice.slot)
+        if (this.options.sabotage?.forgetsCancel === true) {
+          for (const pending of member.state.acquires.values()) pending.cancelled = false
+        }
+        return
+      case 'release': {
+        const slot = member.slots[choice.slot]
+        slot.state = 'idle'
+        if (!member.failed) member.sync.release(KEY, slot.request)
+        return
+      }
+      case 'arrive':
+        member.slots[choice.slot].state = 'arrived'
+        // Arrivals at a barrier that is broken open nothing: only those of two generations count.
+        member.begun = Math.min(member.begun + 1, member.opened + member.slots.length)
+        return member.sync.arrive(choice.slot, KEY, 'a barrier')
+      case 'deliver':
+        return this.deliver(member, choice.from)
+      case 'leave':
+        return this.leave(member)
+      case 'kill':
+        this.deathsLeft--
+        member.standing = 'dead'
+        for (const { rank } of this.members) this.channelOf(rank, member.rank).length = 0
+        return
+      case 'noticeDown':
+        return this.noticeDown(member, choice.down)
+    }
+  }
+
+  private deliver(member: LockMember, from: number): void {
+    const message = this.channelOf(from, member.rank).shift()!
+    this.trace?.push(`    ${describe(message)}`)
+    if (message.kind === Kind.Leaving) return member.sync.memberLeft(from)
+    member.sync.onMessage(message.kind, from, (index) => message.words[index])
+  }
+
+  /** As in lib/engine/engine.ts. A member that has left still serves the others. */
+  private leave(member: LockMember): void {
+    this.leavesLeft--
+    member.standing = 'left'
+    const error = new PagemeshError('ERR_PAGEMESH_LEFT', 'left')
+    if (this.options.sabotage?.keepsWaiting === true) member.sync.memberLeft(member.rank)
+    else member.sync.leave(error)
+    for (const slot of member.slots) slot.state = 'idle'
+    for (const { rank } of this.members) {
+      const send = rank !== member.rank && (member.down & (1 << rank)) === 0
+      if (send) this.post({ from: member.rank, to: rank, kind: Kind.Leaving, words: [] })
+    }
+  }
+
+  private noticeDown(member: LockMember, down: number): void {
+    this.channelOf(down, member.rank).length = 0
+    member.down |= 1 << down
+    member.failed = true
+    const error = new PagemeshError('ERR_PAGEMESH_MEMBER_DOWN', 'down', { rank: down })
+    member.sync.failAll(error)
+    member.sync.memberDown(down)
+  }
+
+  private checkAlways(): void {
+    // What a dead member held goes to nobody: what the lock guards may be half written.
+    const holders = this.members.filter(({ slots }) => slots.some((s) => s.state === 'holding'))
+    const count = holders.reduce(
+      (sum, { slots }) => sum + slots.filter(({ state }) => state === 'holding').length,
+      0,
+    )
+    const permits = this.options.permits ?? 1
+    if (count > permits) {
+      const who = holders.map(({ rank }) => rank).join(' and ')
+      this.fail(`ranks ${who} hold ${count} of ${permits} permits`, 'mutual exclusion')
+    }
+    for (const channel of this.channels) {
+      if (channel.length > this.longestChannel) this.longestChannel = channel.length
+    }
+    if (this.longestChannel > this.options.mostInChannel) {
+      this.fail(
+        `${this.longestChannel} messages are under way, and there may be ` +
+          `${this.options.mostInChannel}`,
+        'queues are bounded',
+      )
+    }
+    this.referee.check()
+  }
+
+  checkRest(): Violation | undefined {
+    try {
+      this.checkAtRest()
+      return undefined
+    } catch (error) {
+      if (!(error instanceof LockFailed)) throw error
+      return { invariant: error.invariant, message: error.message }
+    }
+  }
+
+  private checkAtRest(): void {
+    const answered = 'every request is answered'
+    const someGone = this.members.some(({ standing }) => standing !== 'up')
+    for (const { rank, standing, slots, state, begun, opened } of this.members) {
+      if (standing !== 'up') continue
+      const waits = slots.some((slot) => slot.state !== 'idle')
+      const lastDone = Math.min(...this.members.map((member) => member.begun))
+      if (waits && (this.options.use === 'semaphore' || someGone || opened < lastDone)) {
+        this.fail(`rank ${rank} waits for ever`, answered)
+      }
+      if (begun > opened && !waits && !someGone) {
+        this.fail(`rank ${rank} has arrived, and nobody knows`, answered)
+      }
+      if (!waits && state.acquires.size + state.arrivals.size > 0) {
+        this.fail(`rank ${rank} still expects answers`, answered)
+      }
+    }
+    const manager = this.members[0]
+    if (manager.standing === 'dead' || this.members.some(({ failed }) => failed)) return
+    if (manager.state.semaphores.semaphores.size > 0) {
+      this.fail('the manager counts a permit as held, and nobody holds it', 'no permit is lost')
+    }
+  }
+
+  classOf(choice: LockChoice): number {
+    const base = 16 * choice.at
+    if (choice.do === 'deliver') return base + choice.from
+    if (choice.do === 'release') return base + 8 + choice.slot
+    return choice.do === 'noticeDown' ? base + 11 + choice.down : base + 15
+  }
+
+  waiting(): number {
+    return this.members.reduce(
+      (map, { rank, standing, slots }) =>
+        standing === 'up' && slots.some(({ state }) => state === 'asked') ? map | (1 << rank) : map,
+      0,
+    )
+  }
+
+  tell(choice: LockChoice): string {
+    const { do: what, at, ...rest } = choice
+    const details = Object.entries(rest).map(([name, value]) => `${name} ${value}`)
+    return `rank ${at}: ${what} ${details.join(', ')}`.trimEnd()
+  }
+
+  startTrace(): string[] {
+    return (this.trace = [])
+  }
+
+  picture(): string {
+    const lines = this.members.map(({ rank, standing, slots }) => {
+      return `rank ${rank} (${standing}): ${slots.map(({ state }) => state).join(', ')}`
+    })
+    lines.push(this.referee.picture())
+    for (const channel of this.channels) {
+      lines.push(...channel.map((message) => `  on its way ${describe(message)}`))
+    }
+    return lines.join('\n')
+  }
+
+  // A state as bytes. Requests are numbered anew, in their order, from 1 on.
+
+  write(out: ByteWriter, symmetry: number): void {
+    const to = this.symmetries[symmetry]
+    const numbers = this.requestNumbers()
+    this.extra.checkEmpty()
+    out.length = 0
+    out.put(this.leavesLeft)
+    out.put(this.deathsLeft)
+    const least = Math.min(...this.members.map(({ opened }) => opened))
+    for (const rank of to.rankBefore) this.writeMember(this.members[rank], least, numbers, out, to)
+    this.writeManager(numbers, out, to)
+    for (const from of to.rankBefore) {
+      for (const at of to.rankBefore) {
+        const channel = this.channelOf(from, at)
+        out.put(channel.length)
+        for (const message of channel) writeMessage(message, numbers, out, to)
+      }
+    }
+  }
+
+  /** For each member its requests that anybody still knows, as their place in order. */
+  private requestNumbers(): Map<number, number>[] {
+    const known = this.members.map(() => new Set<number>())
+    for (const { rank, state, slots } of this.members) {
+      for (const request of state.acquires.keys()) known[rank].add(request)
+      for (const request of state.arrivals.keys()) known[rank].add(request)
+      for (const slot of slots) if (slot.state === 'holding') known[rank].add(slot.request)
+    }
+    for (const channel of this.channels) {
+      for (const message of channel) {
+        const place = requestPlace(message.kind)
+        if (place !== undefined) known[requester(message)].add(message.words[place])
+      }
+    }
+    const { semaphores, barriers } = this.members[0].state
+    for (const [rank, claims] of semaphores.claims) {
+      for (const request of claims.keys()) known[rank].add(request)
+    }
+    for (const { arrived, early } of barriers.barriers.values()) {
+      for (const [rank, request] of arrived) known[rank].add(request)
+      for (const [rank, requests] of early) for (const each of requests) known[rank].add(each)
+    }
+    for (const { rank, request } of this.referee.entries()) known[rank].add(request)
+    return known.map((requests) => {
+      const inOrder = [...requests].sort((one, other) => one - other)
+      return new Map(inOrder.map((request, index) => [request, index + 1]))
+    })
+  }
+
+  private writeMember(
+    member: LockMember,
+    least: number,
+    numbers: Map<number, number>[],
+    out: ByteWriter,
+    to: Symmetry,
+  ): void {
+    const { rank, state, slots } = member
+    const number = numbers[rank]
+    out.put(STANDINGS.indexOf(member.standing) * 2 + (member.failed ? 1 : 0))
+    out.put(to.bits[member.down])
+    out.put(member.begun - least)
+    out.put(member.opened - least)
+    for (const slot of slots) {
+      out.put(SLOT_STATES.indexOf(slot.state))
+      out.put(slot.state === 'holding' ? number.get(slot.request)! : 0)
+    }
+    if (member.standing === 'dead') return
+    out.put(state.acquires.size)
+    for (const [request, { id, cancelled }] of state.acquires) {
+      out.put(number.get(request)!)
+      out.put(2 * id + (cancelled ? 1 : 0))
+    }
+    out.put(state.arrivals.size)
+    for (const [request, { id }] of state.arrivals) {
+      out.put(number.get(request)!)
+      out.put(id)
+    }
+  }
+
+  private writeManager(numbers: Map<number, number>[], out: ByteWriter, to: Symmetry): void {
+    const { standing, state } = this.members[0]
+    if (standing === 'dead') return
+    const { semaphores, barriers } = state
+    for (const gone of [semaphores.gone, barriers.gone]) {
+      out.put(gone.size)
+      for (const rank of gone) out.put(to.rank[rank])
+    }
+    const semaphore = semaphores.semaphores.get(KEY)
+    out.put(semaphore === undefined ? 0xff : semaphore.heldCount)
+    const claim = (rank: number, request: number): void => {
+      out.put(to.rank[rank])
+      out.put(numbers[rank].get(request)!)
+    }
+    const held = [...semaphores.claims.values()].flatMap((claims) =>
+      [...claims.values()].filter((each) => each.held),
+    )
+    held.sort(
+      (one, other) => to.rank[one.rank] - to.rank[other.rank] || one.request - other.request,
+    )
+    out.put(held.length)
+    for (const { rank, request } of held) claim(rank, request)
+    // Of those that are queued, what the table of claims says, and what the queue says.
+    const waiters = semaphore === undefined ? [] : [...semaphore.waiters]
+    out.put(waiters.length)
+    for (const each of waiters) {
+      claim(each.rank, each.request)
+      out.put(semaphores.claims.get(each.rank)?.get(each.request) === each ? 1 : 0)
+    }
+    const barrier = barriers.barriers.get(KEY)
+    out.put(barrier === undefined ? 0xff : barrier.arrived.size)
+    if (barrier !== undefined) {
+      const inOrder = [...barrier.arrived].sort(([one], [other]) => to.rank[one] - to.rank[other])
+      for (const [rank, request] of inOrder) {
+        claim(rank, request)
+        const early = barrier.early.get(rank) ?? []
+        out.put(early.length)
+        for (const each of early) out.put(numbers[rank].get(each)!)
+      }
+    }
+    this.referee.write(out, claim)
+  }
+
+  read(from: ByteReader): void {
+    this.leavesLeft = from.take()
+    this.deathsLeft = from.take()
+    for (const member of this.members) this.readMember(member, from)
+    this.readManager(from)
+    this.channels.forEach((channel, index) => {
+      channel.length = 0
+      const size = this.members.length
+      const ends = { from: Math.floor(index / size), to: index % size }
+      for (let count = from.take(); count > 0; count--) channel.push(readMessage(ends, from))
+    })
+    for (const { state, rank } of this.members) {
+      const known = this.requestNumbers()[rank].size
+      state.nextRequest = known + 1
+    }
+  }
+
+  private readMember(member: LockMember, from: ByteReader): void {
+    const { state, slots } = member
+    const code = from.take()
+    member.standing = STANDINGS[code >> 1]
+    member.failed = (code & 1) === 1
+    member.down = from.take()
+    member.begun = from.take()
+    member.opened = from.take()
+    for (const slot of slots) {
+      slot.state = SLOT_STATES[from.take()]
+      slot.request = from.take()
+    }
+    state.acquires.clear()
+    state.arrivals.clear()
+    if (member.standing === 'dead') return
+    for (let count = from.take(); count > 0; count--) {
+      const request = from.take()
+      const flags = from.take()
+      state.acquires.set(request, {
+        ...{ id: flags >> 1, key: KEY, name: 'a lock', permits: this.options.permits ?? 1 },
+        cancelled: (flags & 1) === 1,
+      })
+    }
+    for (let count = from.take(); count > 0; count--) {
+      const request = from.take()
+      state.arrivals.set(request, { id: from.take(), name: 'a barrier' })
+    }
+  }
+
+  private readManager(from: ByteReader): void {
+    const { standing, state } = this.members[0]
+    const { semaphores, barriers } = state
+    for (const each of [semaphores.semaphores, semaphores.claims, barriers.barriers]) each.clear()
+    this.referee.clear()
+    for (const gone of [semaphores.gone, barriers.gone]) {
+      gone.clear()
+      if (standing === 'dead') continue
+      for (let count = from.take(); count > 0; count--) gone.add(from.take())
+    }
+    if (standing === 'dead') return
+    const heldCount = from.take()
+    const semaphore: Semaphore = {
+      ...{ id: KEY, permits: this.options.permits ?? 1, heldCount, waiters: new Set<Claim>() },
+    }
+    if (heldCount !== 0xff) semaphores.semaphores.set(KEY, semaphore)
+    const readClaim = (held: boolean): Claim => {
+      return { rank: from.take(), request: from.take(), semaphore, held }
+    }
+    const remember = (claim: Claim): void => {
+      const ofMember = semaphores.claims.get(claim.rank) ?? new Map<number, Claim>()
+      semaphores.claims.set(claim.rank, ofMember.set(claim.request, claim))
+    }
+    for (let count = from.take(); count > 0; count--) remember(readClaim(true))
+    for (let count = from.take(); count > 0; count--) {
+      const claim = readClaim(false)
+      semaphore.waiters.add(claim)
+      if (from.take() === 1) remember(claim)
+    }
+    this.readBarrier(from)
+    this.referee.read(from)
+  }
+
+  private readBarrier(from: ByteReader): void {
+    const count = from.take()
+    if (count === 0xff) return
+    const arrived = new Map<number, number>()
+    const early = new Map<number, number[]>()
+    for (let index = 0; index < count; index++) {
+      const rank = from.take()
+      arrived.set(rank, from.take())
+      const requests: number[] = []
+      for (let left = from.take(); left > 0; left--) requests.push(from.take())
+      if (requests.length > 0) early.set(rank, requests)
+    }
+    this.members[0].state.barriers.barriers.set(KEY, { arrived, early })
+  }
+}
+
+/** Which word of a message is a request's number, and whose it is. */
+function requestPlace(kind: number): number | undefined {
+  if (kind === Kind.Leaving) return undefined
+  return kind === Kind.SemaphoreReply || kind === Kind.BarrierReply ? 0 : 2
+}
+const requester = ({ from, to, kind }: LockMessage): number =>
+  requestPlace(kind) === 0 ? to : from
+
+function writeMessage(
+  message: LockMessage,
+  numbers: Map<number, number>[],
+  out: ByteWriter,
+  to: Symmetry,
+): void {
+  const { kind, words } = message
+  const place = requestPlace(kind)
+  out.put(kind)
+  out.put(words.length)
+  words.forEach((word, index) => {
+    if (index === place) out.put(numbers[requester(message)].get(word)!)
+    else if (kind === Kind.BarrierReply && index === 2) out.put(to.rank[word])
+    else out.put(word)
+  })
+}
+
+function readMessage(ends: { from: number; to: number }, from: ByteReader): LockMessage {
+  const kind = from.take()
+  const words = Array.from({ length: from.take() }, () => from.take())
+  return { ...ends, kind, words }
+}
+
+function describe({ from, to, kind, words }: LockMessage): string {
+  return `${from}→${to} ${KIND_NAMES.get(kind) ?? kind} (${words.join(', ')})`
+}

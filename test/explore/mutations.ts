@@ -1,0 +1,398 @@
+import { DIRECTORY_TABLE, type EntryStateName } from '../../dist/protocol/directory.js'
+import { Kind } from '../../dist/protocol/messages.js'
+import type { Cluster, ClusterOptions, Member, Sabotage } from '../protocol/support/cluster.js'
+import { cases } from '../protocol/support/sabotage.js'
+import type { BarrierState, LockSabotage, LocksWorld, SemaphoreState } from './locks-world.js'
+
+/**
+ * One thing each that is wrong: in the protocol's tables, in its code, or in the world around it. An
+ * exploration of the named space must find it.
+ */
+export interface Mutation {
+  readonly name: string
+  readonly space: string
+  readonly pages?: PageMutation
+  readonly locks?: LockMutation
+}
+
+export interface PageMutation {
+  readonly sabotage?: Sabotage
+  readonly options?: Partial<ClusterOptions>
+  readonly mutate?: (cluster: Cluster) => void
+  /** Changes a table that all worlds share; returns how to change it back. */
+  readonly table?: () => () => void
+}
+
+export interface LockMutation {
+  readonly sabotage?: LockSabotage
+  readonly mutate?: (world: LocksWorld) => void
+}
+
+function spaceFor(options: Partial<ClusterOptions> | undefined): string {
+  if (options?.actions === 'batched') return '2x1-batched'
+  if (options?.deaths !== undefined) return '3x1-death'
+  if (options?.direct === true) return '3x1-direct'
+  return options?.discards === undefined ? '3x1' : '3x1-discards'
+}
+
+const around: Mutation[] = cases.map(({ name, sabotage, options }) => ({
+  name,
+  space: spaceFor(options),
+  pages: { sabotage },
+}))
+
+/** Replaces a method of real code, in every member. */
+function patch<Part extends object>(
+  partOf: (member: Member) => object,
+  name: keyof Part & string,
+  make: (original: (...args: number[]) => unknown, part: Part) => (...args: number[]) => unknown,
+): (cluster: Cluster) => void {
+  return ({ members }) => {
+    for (const member of members) {
+      const part = partOf(member) as Record<string, unknown>
+      const original = part[name] as (...args: number[]) => unknown
+      part[name] = make(original.bind(part), part as Part)
+    }
+  }
+}
+const pageTable = ({ coherence }: Member): object => coherence.pages
+const directory = ({ coherence }: Member): object => coherence.directory
+
+interface Lists {
+  down: number
+  acks: Map<number, { awaited: number; early: number }>
+  deferred: Map<number, unknown>
+  queues: Map<number, number[]>
+}
+interface PageTableParts extends Lists {
+  onGrant: unknown
+  onAck: unknown
+  memberDown: unknown
+  release: unknown
+}
+interface DirectoryParts extends Lists {
+  othersThan: unknown
+  hasQueue: unknown
+  onRequest: unknown
+  classify: unknown
+  pump: unknown
+  memberDown: unknown
+  writeSharers: unknown
+}
+
+type Row = Record<string, { next: string; does: string[] }>
+function inTable(
+  state: EntryStateName,
+  event: string,
+  change: (cell: { next: string; does: string[] }) => void,
+): () => () => void {
+  return () => {
+    const cell = (DIRECTORY_TABLE[state] as unknown as Row)[event]
+    const { next, does } = cell
+    cell.does = [...does]
+    change(cell)
+    return () => Object.assign(cell, { next, does })
+  }
+}
+const without = (list: string[], what: string): string[] => list.filter((each) => each !== what)
+
+const inProtocol: Mutation[] = [
+  {
+    name: 'the directory goes from ownedAway to sharingWritten, and from there to clean too early',
+    space: '3x1',
+    pages: { table: inTable('ownedAway', 'readRequest', (c) => (c.next = 'sharingWritten')) },
+  },
+  {
+    name: 'sharingConfirmed and sharingWritten are swapped',
+    space: '3x1',
+    pages: { table: inTable('sharing', 'confirm', (c) => (c.next = 'sharingWritten')) },
+  },
+  {
+    name: 'a write to a shared page needs no confirmation',
+    space: '3x1',
+    pages: { table: inTable('clean', 'writeRequestShared', (c) => (c.next = 'owned')) },
+  },
+  {
+    name: 'a reader is not put down as a sharer',
+    space: '3x1',
+    pages: {
+      table: inTable('clean', 'readRequest', (c) => (c.does = without(c.does, 'addSharer'))),
+    },
+  },
+  {
+    name: 'the home keeps its own copy when it gives the page to a writer',
+    space: '3x1-discards',
+    pages: {
+      table: inTable('clean', 'writeRequestAlone', (c) => (c.does = without(c.does, 'forbidHere'))),
+    },
+  },
+  {
+    name: 'the home goes on writing when it gives out the first copy',
+    space: '3x1',
+    pages: {
+      table: inTable('ownedHere', 'readRequest', (c) => (c.does = without(c.does, 'lowerHere'))),
+    },
+  },
+  {
+    name: 'an upgrade is granted although the copy was invalidated on the way',
+    space: '3x1',
+    pages: {
+      mutate: patch<DirectoryParts>(directory, 'classify', (original) => (page, kind, from) => {
+        const event = original(page, kind, from) as number
+        return kind === Kind.UpgradeRequest && (event === 2 || event === 3) ? event + 2 : event
+      }),
+    },
+  },
+  {
+    name: 'an acknowledgement that comes before the grant is forgotten by the page table',
+    space: '3x1',
+    pages: {
+      mutate: patch<PageTableParts>(
+        pageTable,
+        'onGrant',
+        (original, { acks }) =>
+          (page, ...rest) => {
+            acks.delete(page)
+            return original(page, ...rest)
+          },
+      ),
+    },
+  },
+  {
+    name: 'a request that waits is served out of turn',
+    space: '3x1-fair',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'onRequest',
+        (original, { queues }) =>
+          (page, ...rest) => {
+            original(page, ...rest)
+            const queue = queues.get(page)
+            if (queue !== undefined && queue.length > 1) queue.unshift(queue.pop()!)
+          },
+      ),
+    },
+  },
+  {
+    name: 'nobody goes on with requests that have waited',
+    space: '3x1',
+    pages: { mutate: patch<DirectoryParts>(directory, 'pump', () => () => undefined) },
+  },
+  {
+    name: 'a page that a thread was granted is not held until it has used it',
+    space: '3x1-fair',
+    pages: { options: { holdGranted: () => false } },
+  },
+  {
+    name: 'what waited for the end of a hold is forgotten',
+    space: '3x1-holds',
+    pages: {
+      mutate: patch<PageTableParts>(pageTable, 'release', (original, { deferred }) => (page) => {
+        deferred.delete(page)
+        return original(page)
+      }),
+    },
+  },
+  {
+    name: 'acknowledgements of a member that is down are still awaited',
+    space: '3x1-death',
+    pages: {
+      mutate: patch<PageTableParts>(pageTable, 'memberDown', (original, { acks }) => (rank) => {
+        const kept = new Map([...acks].map(([page, entry]) => [page, { ...entry }]))
+        acks.clear()
+        original(rank)
+        for (const [page, entry] of kept) acks.set(page, entry)
+      }),
+    },
+  },
+  {
+    name: 'the directory forgets to look whether a sharer is down',
+    space: '3x1-death',
+    pages: {
+      mutate: patch<DirectoryParts>(directory, 'memberDown', (original, part) => (...args) => {
+        original(...args)
+        part.down = 0
+      }),
+    },
+  },
+  {
+    name: 'requests of a member that went down stay in the queue',
+    space: '3x1-death',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'memberDown',
+        (original, { queues }) =>
+          (...args) => {
+            const kept = new Map([...queues].map(([page, queue]) => [page, [...queue]]))
+            queues.clear()
+            original(...args)
+            for (const [page, queue] of kept) queues.set(page, queue)
+          },
+      ),
+    },
+  },
+]
+
+interface Managers {
+  readonly semaphores: SemaphoreState
+  readonly barriers: BarrierState
+}
+const inManager =
+  (change: (managers: Managers) => void): ((world: LocksWorld) => void) =>
+  ({ members }) =>
+    change(members[0].state)
+
+const inLocks: Mutation[] = [
+  {
+    name: 'the last to come is the first to be granted a permit',
+    space: 'lock',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        semaphores.giveBack = (claim) => {
+          const { semaphore } = claim
+          semaphore.heldCount -= 1
+          semaphores.forget(claim)
+          const last = [...semaphore.waiters].at(-1)
+          if (last === undefined) return
+          semaphore.waiters.delete(last)
+          semaphores.grant(last)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a permit that is given back wakes nobody',
+    space: 'lock',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        semaphores.giveBack = (claim) => {
+          claim.semaphore.heldCount -= 1
+          semaphores.forget(claim)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a permit that is given back is granted to two',
+    space: 'lock',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        const giveBack = semaphores.giveBack.bind(semaphores)
+        semaphores.giveBack = (claim) => {
+          giveBack(claim)
+          const next = [...claim.semaphore.waiters].at(0)
+          if (next === undefined) return
+          claim.semaphore.waiters.delete(next)
+          semaphores.grant(next)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a cancelled request stays in the queue',
+    space: 'lock',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        semaphores.cancel = (_id, rank, request) => {
+          const claim = semaphores.claims.get(rank)?.get(request)
+          if (claim === undefined || claim.held) return
+          semaphores.emit({ kind: 'cancelled', to: rank, request })
+        }
+      }),
+    },
+  },
+  {
+    name: 'a permit that was granted while its request was cancelled is not given back',
+    space: 'lock',
+    locks: { sabotage: { forgetsCancel: true } },
+  },
+  {
+    name: 'what a member held when it left is not passed on',
+    space: 'lock-leave',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        semaphores.memberGone = (rank) => void semaphores.gone.add(rank)
+      }),
+    },
+  },
+  {
+    name: 'a member that leaves goes on waiting for a permit',
+    space: 'lock-leave',
+    locks: { sabotage: { keepsWaiting: true } },
+  },
+  {
+    name: 'what a dead member held is passed on, half written',
+    space: 'lock-death',
+    locks: {
+      mutate: ({ members }) => {
+        for (const { sync } of members) sync.memberDown = (rank) => sync.memberLeft(rank)
+        // Those who have not heard of it yet believe that the mesh is whole.
+        for (const { sync } of members) sync.failAll = () => undefined
+      },
+    },
+  },
+  {
+    name: 'a release is lost',
+    space: 'lock',
+    locks: {
+      sabotage: { send: (message) => (message.kind === Kind.Release ? [] : [message]) },
+    },
+  },
+  {
+    name: 'a barrier opens when one has not arrived',
+    space: 'barrier',
+    locks: { mutate: inManager(({ barriers }) => void (barriers.size -= 1)) },
+  },
+  {
+    name: 'a member that arrives twice counts as two',
+    space: 'barrier',
+    locks: {
+      mutate: inManager(({ barriers }) => {
+        const arrive = barriers.arrive.bind(barriers)
+        barriers.arrive = (id, rank, request) => {
+          arrive(id, rank, request)
+          const barrier = barriers.barriers.get(id)
+          const early = [...(barrier?.early.values() ?? [])].flat().length
+          if (barrier !== undefined && barrier.arrived.size + early >= barriers.size) {
+            barriers.open(id, barrier)
+          }
+        }
+      }),
+    },
+  },
+  {
+    name: 'who arrives early for the next generation is forgotten',
+    space: 'barrier',
+    locks: {
+      mutate: inManager(({ barriers }) => {
+        const arrive = barriers.arrive.bind(barriers)
+        barriers.arrive = (id, rank, request) => {
+          if (barriers.barriers.get(id)?.arrived.has(rank) !== true) arrive(id, rank, request)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a barrier is not broken when a member is down',
+    space: 'barrier-death',
+    locks: {
+      mutate: ({ members }) => {
+        for (const { sync } of members) sync.failAll = () => undefined
+        members[0].state.barriers.memberGone = () => undefined
+      },
+    },
+  },
+  {
+    name: 'a barrier is not broken when a member leaves',
+    space: 'barrier-leave',
+    locks: {
+      mutate: inManager(({ barriers }) => {
+        barriers.memberGone = (rank) => void barriers.gone.add(rank)
+      }),
+    },
+  },
+]
+
+export const mutations: readonly Mutation[] = [...around, ...inProtocol, ...inLocks]
