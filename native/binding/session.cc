@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -53,6 +54,17 @@ void* EndStuckProcess(void* exit_code) {
     if (CountWaiters(nullptr, 0, 0) > 0)
       _exit(static_cast<int>(reinterpret_cast<intptr_t>(exit_code)));
   }
+}
+
+// A handler of the user's may touch shared memory. On the engine's thread it would wait for what
+// only that thread can do, so such signals go to other threads, or wait.
+void BlockSignals() {
+  sigset_t signals;
+  sigfillset(&signals);
+  for (const int synchronous : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) {
+    sigdelset(&signals, synchronous);
+  }
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
 }  // namespace
@@ -227,6 +239,8 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
                       size_t blobs_out_bytes, Entry* events, uint32_t event_capacity,
                       uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms,
                       bool watch_resumes) {
+  if (!signals_blocked_) BlockSignals();
+  signals_blocked_ = true;
   events_ = events;
   event_count_ = 0;
   event_capacity_ = event_capacity;

@@ -172,6 +172,7 @@ class Session final : public FaultSink, public TransportClient {
   static constexpr uint32_t kSpinsInARow = 64;  // without a look at the descriptors, at most
   SpinPolicy spin_policy_{kMostSpinNs};
   uint32_t spins_in_a_row_ = 0;
+  bool signals_blocked_ = false;  // engine thread
   bool watch_resumes_ = false;
   uint32_t resumes_seen_ = 0;       // ResumeCount at the last kEventResumed
   std::vector<uint8_t> discarded_;  // where bytes go that nobody wants any more
