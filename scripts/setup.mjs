@@ -2,7 +2,7 @@
 // It runs before node_modules exists, so it imports nothing but Node's own modules.
 // All its output goes to stderr: stdout belongs to the program that runs after it.
 //
-//   node scripts/setup.mjs [--quiet] [--lint] [--only npm,addon,typescript,programs]
+//   node scripts/setup.mjs [--quiet] [--lint] [--fuzz] [--only npm,addon,typescript,programs]
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import * as fs from 'node:fs'
@@ -16,6 +16,7 @@ process.chdir(root)
 
 const quiet = process.argv.includes('--quiet')
 const forLint = process.argv.includes('--lint')
+const forFuzzing = process.argv.includes('--fuzz')
 const onlyAt = process.argv.indexOf('--only')
 const steps =
   onlyAt < 0 ? ['npm', 'addon', 'typescript', 'programs'] : process.argv[onlyAt + 1].split(',')
@@ -32,6 +33,12 @@ const lintPrograms = {
   cmake: 'cmake',
   'clang-format': 'clang-format',
   'clang-tidy': 'clang-tidy',
+}
+
+/** Debian 12's; libFuzzer itself is in a package of its own. */
+const fuzzPrograms = {
+  clang: 'clang++',
+  'libclang-rt-14-dev': '/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux',
 }
 
 function say(line) {
@@ -260,6 +267,7 @@ if (reason !== undefined) fail(reason)
 takeLock()
 if (steps.includes('addon')) ensurePrograms(buildPrograms)
 if (forLint) ensurePrograms({ ...buildPrograms, ...lintPrograms })
+if (forFuzzing) ensurePrograms({ ...buildPrograms, ...fuzzPrograms })
 if (steps.includes('npm')) ensureNodeModules()
 if (steps.includes('addon')) ensureAddon()
 if (steps.includes('typescript')) ensureTypeScript()
