@@ -1,6 +1,7 @@
 // npm run bench -- NAME… [--json] [--faults N] [--rounds R] [--transport T]
 import { parseArgs } from 'node:util'
 import * as fault from './fault.mjs'
+import { parsed, parseInteger, runProgram, UsageError } from './lib/command-line.mjs'
 import { startProgressBar } from './lib/progress-bar.mjs'
 import { describeMachine, formatTable, toJson } from './lib/report.mjs'
 import * as progress from './progress.mjs'
@@ -25,26 +26,10 @@ const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--rounds
   --transport T tcp or verbs: how the members reach each other, and which floor they stand on
   --rounds R   rounds, each of one batch and one of the floor (default ${defaultRounds})`
 
-class UsageError extends Error {}
-
-/**
- * @param {string} option
- * @param {string | undefined} text
- */
-function parseCount(option, text) {
-  if (text === undefined) return undefined
-  const count = Number(text)
-  if (!/^\d+$/.test(text) || count < 1 || count > 1e6) {
-    throw new UsageError(`--${option} takes a whole number from 1 to 1000000, not '${text}'`)
-  }
-  return count
-}
-
 /** @param {string[]} args */
 function parseCommandLine(args) {
-  let parsed
-  try {
-    parsed = parseArgs({
+  const { values, positionals } = parsed(() =>
+    parseArgs({
       args,
       allowPositionals: true,
       options: {
@@ -54,11 +39,8 @@ function parseCommandLine(args) {
         transport: { type: 'string', default: 'tcp' },
         help: { type: 'boolean', default: false },
       },
-    })
-  } catch (error) {
-    throw new UsageError(/** @type {Error} */ (error).message)
-  }
-  const { values, positionals } = parsed
+    }),
+  )
   const list = positionals.length === 1 && positionals[0] === 'list'
   const names = positionals.length === 0 || list ? Object.keys(benches) : positionals
   for (const name of names) {
@@ -67,8 +49,12 @@ function parseCommandLine(args) {
       throw new UsageError(`no benchmark is called '${name}'; there are ${known}`)
     }
   }
-  const faults = parseCount('faults', values.faults)
-  const rounds = parseCount('rounds', values.rounds) ?? defaultRounds
+  const count = (/** @type {'faults' | 'rounds'} */ option) => {
+    const text = values[option]
+    return text === undefined ? undefined : parseInteger(option, text, 1, 1e6)
+  }
+  const faults = count('faults')
+  const rounds = count('rounds') ?? defaultRounds
   const { json, help, transport } = values
   if (transport !== 'tcp' && transport !== 'verbs') {
     throw new UsageError(`--transport takes tcp or verbs, not '${transport}'`)
@@ -103,14 +89,4 @@ async function main() {
   }
 }
 
-try {
-  await main()
-} catch (error) {
-  if (error instanceof UsageError) {
-    console.error(`${error.message}\n${usage}`)
-    process.exitCode = 2
-  } else {
-    console.error(error instanceof Error ? error.message : error)
-    process.exitCode = 1
-  }
-}
+await runProgram(main, usage)

@@ -1,5 +1,12 @@
 // npm run litmus -- [NAME…] [--transport T] [--members N] [--iterations N] [--seed N] [--json]
 import { parseArgs } from 'node:util'
+import {
+  parseChoice,
+  parsed,
+  parseInteger,
+  runProgram,
+  UsageError,
+} from '../bench/lib/command-line.mjs'
 import { Members } from '../bench/lib/members.mjs'
 import { startProgressBar } from '../bench/lib/progress-bar.mjs'
 import { describeMachine } from '../bench/lib/report.mjs'
@@ -30,51 +37,23 @@ const usage = `usage: npm run litmus -- [NAME…] [options]
   --broken KIND   tests the tests: members use a memory that is wrong (${Object.keys(BROKEN_MEMORIES).join(', ')})
 The exit code is 1 if a forbidden outcome was seen.`
 
-class UsageError extends Error {}
-
-/**
- * @param {string} option
- * @param {string | undefined} text
- * @param {number} least
- * @param {number} most
- * @param {number} otherwise
- */
-function parseInteger(option, text, least, most, otherwise) {
-  if (text === undefined) return otherwise
-  const value = Number(text)
-  if (!/^\d+$/.test(text) || value < least || value > most) {
-    throw new UsageError(`--${option} takes a whole number from ${least} to ${most}, not '${text}'`)
-  }
-  return value
-}
-
-/** @param {string} option @param {string | undefined} value @param {string[]} known */
-function checkChoice(option, value, known) {
-  if (value === undefined || known.includes(value)) return
-  throw new UsageError(`--${option} takes ${known.join(', ')}, not '${value}'`)
-}
-
 /** @param {string[]} args */
 function parseCommandLine(args) {
-  let parsed
-  try {
-    parsed = parseArgs({
+  const { values, positionals } = parsed(() =>
+    parseArgs({
       args,
       allowPositionals: true,
       options: {
         transport: { type: 'string', default: 'tcp' },
-        members: { type: 'string' },
-        iterations: { type: 'string' },
-        seed: { type: 'string' },
+        members: { type: 'string', default: '2' },
+        iterations: { type: 'string', default: '10000' },
+        seed: { type: 'string', default: '1' },
         json: { type: 'boolean', default: false },
         broken: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
-    })
-  } catch (error) {
-    throw new UsageError(/** @type {Error} */ (error).message)
-  }
-  const { values, positionals } = parsed
+    }),
+  )
   const list = positionals.length === 1 && positionals[0] === 'list'
   const known = catalogue.map(({ name }) => name)
   const chosen = list || positionals.length === 0 ? known : positionals
@@ -83,8 +62,8 @@ function parseCommandLine(args) {
     throw new UsageError(`no litmus test is called '${name}'; there are ${known.join(', ')}`)
   }
   const { transport, broken, json, help } = values
-  checkChoice('transport', transport, transports)
-  checkChoice('broken', broken, Object.keys(BROKEN_MEMORIES))
+  parseChoice('transport', transport, transports)
+  if (broken !== undefined) parseChoice('broken', broken, Object.keys(BROKEN_MEMORIES))
   return {
     programs: catalogue.filter(({ name }) => chosen.includes(name)),
     list,
@@ -92,9 +71,9 @@ function parseCommandLine(args) {
     help,
     transport,
     broken,
-    memberCount: parseInteger('members', values.members, 2, mostMembers, 2),
-    iterations: parseInteger('iterations', values.iterations, 1, 1e6, 10_000),
-    seed: parseInteger('seed', values.seed, 0, 2 ** 32 - 1, 1),
+    memberCount: parseInteger('members', values.members, 2, mostMembers),
+    iterations: parseInteger('iterations', values.iterations, 1, 1e6),
+    seed: parseInteger('seed', values.seed, 0, 2 ** 32 - 1),
   }
 }
 
@@ -215,14 +194,4 @@ async function main() {
   if (results.some(({ forbidden }) => forbidden > 0)) process.exitCode = 1
 }
 
-try {
-  await main()
-} catch (error) {
-  if (error instanceof UsageError) {
-    console.error(`${error.message}\n${usage}`)
-    process.exitCode = 2
-  } else {
-    console.error(error instanceof Error ? error.message : error)
-    process.exitCode = 1
-  }
-}
+await runProgram(main, usage)

@@ -2,17 +2,7 @@
 // new combinations of blocks in a function are kept and changed further. V8's precise coverage tells
 // which blocks ran.
 import { Session } from 'node:inspector'
-
-/** Numbers from a seed: xorshift32 (G. Marsaglia, "Xorshift RNGs", 2003). */
-function randomFrom(seed) {
-  let state = seed >>> 0 || 1
-  return (limit) => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % limit
-  }
-}
+import { randomFrom } from '../support/xorshift.mjs'
 
 class Coverage {
   #session = new Session()

@@ -1,6 +1,7 @@
 // npm run histories -- [--members N] [--transport T] [--operations N] [--seed N] [--rounds N] …
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { parseChoice, parsed, parseInteger, runProgram } from '../../bench/lib/command-line.mjs'
 import { checkHistory, show } from './checks.mjs'
 import { record } from './record.mjs'
 
@@ -15,34 +16,9 @@ const usage = `usage: npm run histories -- [options]
   --json          one JSON object per round on stdout, and nothing else
   --check FILE    checks a history that was written to a file, and records nothing`
 
-class UsageError extends Error {}
-
-/**
- * @param {string} option
- * @param {string} text
- * @param {number} least
- * @param {number} most
- */
-function parseCount(option, text, least, most) {
-  const count = Number(text)
-  if (/^\d+$/.test(text) && count >= least && count <= most) return count
-  throw new UsageError(`--${option} takes a whole number from ${least} to ${most}, not '${text}'`)
-}
-
-/**
- * @param {string} option
- * @param {string} text
- * @param {string[]} choices
- */
-function parseChoice(option, text, choices) {
-  if (choices.includes(text)) return text
-  throw new UsageError(`--${option} takes ${choices.join(', ')}, not '${text}'`)
-}
-
 function parseCommandLine() {
-  let values
-  try {
-    values = parseArgs({
+  const { values } = parsed(() =>
+    parseArgs({
       options: {
         members: { type: 'string', default: '3' },
         transport: { type: 'string', default: 'tcp' },
@@ -54,19 +30,17 @@ function parseCommandLine() {
         check: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
-    }).values
-  } catch (error) {
-    throw new UsageError(/** @type {Error} */ (error).message)
-  }
+    }),
+  )
   return {
     help: values.help,
     json: values.json,
     check: values.check,
-    members: parseCount('members', values.members, 2, 16),
+    members: parseInteger('members', values.members, 2, 16),
     transport: parseChoice('transport', values.transport, ['tcp', 'verbs', 'auto']),
-    operations: parseCount('operations', values.operations, 50, 2000),
-    rounds: parseCount('rounds', values.rounds, 1, 10_000),
-    seed: parseCount('seed', values.seed, 0, 1_000_000),
+    operations: parseInteger('operations', values.operations, 50, 2000),
+    rounds: parseInteger('rounds', values.rounds, 1, 10_000),
+    seed: parseInteger('seed', values.seed, 0, 1_000_000),
     broken: parseChoice('break', values.break, ['none', 'stale', 'lock', 'add']),
   }
 }
@@ -121,14 +95,4 @@ async function main() {
   if (!options.json) console.log(`${options.rounds} rounds, ${total} operations: all ok`)
 }
 
-try {
-  await main()
-} catch (error) {
-  if (error instanceof UsageError) {
-    console.error(`${error.message}\n${usage}`)
-    process.exitCode = 2
-  } else {
-    console.error(error instanceof Error ? error.message : error)
-    process.exitCode = 1
-  }
-}
+await runProgram(main, usage)

@@ -1,6 +1,7 @@
 // What one thread of a member does: random operations, each written to a file before it begins and
 // after it returns, so that what a killed process did is known.
 import { writeSync } from 'node:fs'
+import { randomFrom } from '../support/xorshift.mjs'
 
 /**
  * @typedef {object} Plan
@@ -21,16 +22,8 @@ const atomicWords = 4
 /** What may become of an operation when a member is killed. Nobody knows whether it happened. */
 const lossCodes = ['ERR_PAGEMESH_MEMBER_DOWN', 'ERR_PAGEMESH_PAGE_LOST']
 
-/** @param {number} seed xorshift32 (Marsaglia, 2003) */
-export function random(seed) {
-  let x = (Math.imul(seed, 2654435761) | 1) >>> 0
-  return (/** @type {number} */ below) => {
-    x ^= x << 13
-    x ^= x >>> 17
-    x ^= x << 5
-    return (x >>> 0) % below
-  }
-}
+/** @param {number} seed neighbouring ones give numbers that have nothing in common */
+export const random = (seed) => randomFrom(Math.imul(seed, 2654435761) | 1)
 
 /**
  * @param {Plan} plan

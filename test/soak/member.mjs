@@ -1,21 +1,12 @@
 // One long-lived process that is in one mesh after the other: told by its parent when to join, what
 // to do there, and whether somebody is going to be killed. Says what it has counted.
 import { join } from 'pagemesh'
+import { randomFrom } from '../support/xorshift.mjs'
 
 const pageBytes = 4096
 /** Wrong on purpose, for the test of the soak itself. */
 const leaking = process.env.PAGEMESH_SOAK_LEAK === '1'
 const leaked = []
-
-function randomFrom(seed) {
-  let state = seed >>> 0 || 1
-  return (limit) => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % limit
-  }
-}
 
 /** Touches, locks, words and barriers at random. All members make the same choices of what to open. */
 async function use(mesh, { seed, steps, pages }) {
