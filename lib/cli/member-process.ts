@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseJoinReport, type JoinReport } from '../cluster/join-report.js'
@@ -11,6 +12,9 @@ const lifelineFd = 3
 export const graceMs = 2_000
 
 const groupPollMs = 20
+
+/** PF_EXITING of linux/sched.h: among the flags of a process in /proc/PID/stat (proc(5)). */
+const exitingFlag = 0x4
 
 /** What is longer on a lifeline is no report. */
 const maxReportLength = 8_192
@@ -39,6 +43,7 @@ export interface MemberEvents {
 
 /** How a member ended badly, in words and as an exit code. */
 export interface Failure {
+  readonly bySignal: boolean
   readonly description: string
   readonly exitCode: number
 }
@@ -91,7 +96,11 @@ export class MemberProcess {
     this.#child.once('exit', (code, signal) => this.#onExit(failureOf(code, signal)))
     this.#child.once('error', (error) => {
       if (this.#child.pid !== undefined) return
-      this.#onExit({ description: `could not be started: ${error.message}`, exitCode: 1 })
+      this.#onExit({
+        bySignal: false,
+        description: `could not be started: ${error.message}`,
+        exitCode: 1,
+      })
     })
   }
 
@@ -106,6 +115,23 @@ export class MemberProcess {
 
   get stderr(): Readable | null {
     return this.#child.stderr ?? null
+  }
+
+  /**
+   * Its end has begun, or is over and not yet known here. The kernel says so before it closes the
+   * first descriptor of a dying process, so whoever dies because a socket of this member has
+   * closed finds it true.
+   */
+  get isDying(): boolean {
+    if (this.#child.pid === undefined || this.#exited) return false
+    try {
+      const stat = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8')
+      // After the name, which may hold anything: state, five numbers, and the flags.
+      const [state, , , , , , flags] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      return state === 'Z' || state === 'X' || (Number(flags) & exitingFlag) !== 0
+    } catch {
+      return true // there is no such process any more
+    }
   }
 
   get hasExited(): boolean {
@@ -134,9 +160,7 @@ export class MemberProcess {
   #watchLifeline(): void {
     const stdio = this.#child.stdio as ChildProcess['stdio'] | undefined
     const lifeline = stdio?.[lifelineFd] as Readable | null | undefined
-    // The kernel closes a dying process's descriptors from the lowest up, so this end is seen
-    // before any other member can notice that a socket of the mesh has closed.
-    // Ends come in that order; closes of one turn of the event loop do not.
+    // Ends come in the order of the deaths; closes of one turn of the event loop do not.
     lifeline?.once('end', () => this.#onDeparted())
     lifeline?.on('error', () => undefined)
     let said = ''
@@ -184,8 +208,12 @@ export class MemberProcess {
 
 function failureOf(code: number | null, signal: NodeJS.Signals | null): Failure | undefined {
   if (signal !== null) {
-    return { description: `was killed by ${signal}`, exitCode: signalExitCode(signal) }
+    return {
+      bySignal: true,
+      description: `was killed by ${signal}`,
+      exitCode: signalExitCode(signal),
+    }
   }
   if (code === null || code === 0) return undefined
-  return { description: `exited with code ${code}`, exitCode: code }
+  return { bySignal: false, description: `exited with code ${code}`, exitCode: code }
 }

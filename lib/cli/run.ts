@@ -20,8 +20,8 @@ const rankColours = [
 
 const forwardedSignals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const
 
-/** How long to wait for the exit status of a process that is gone already. */
-const statusWaitMs = 100
+/** How long to wait for the exit status of a process whose end has begun. */
+const statusWaitMs = 1_000
 
 /** npm passes a Ctrl-C on that the terminal has sent us as well: not yet a second one. */
 const echoMs = 250
@@ -142,23 +142,28 @@ class Run {
   #onExited(member: MemberProcess): void {
     this.#stdout.release(member.rank)
     this.#stderr.release(member.rank)
-    const predecessors = this.#departures.slice(0, this.#departures.indexOf(member))
-    if (predecessors.every((earlier) => earlier.hasExited)) {
-      this.#judge()
-    } else {
-      // Someone died before, and may be the cause; its status is due any moment.
+    if (this.#members.some((other) => other.isDying)) {
+      // It may have died before, and be the cause; its status is due any moment.
       setTimeout(() => this.#judge(), statusWaitMs)
+    } else {
+      this.#judge()
     }
   }
 
-  /** Reports failures in the order of the deaths, and ends the run at the first. */
+  /** Reports failures, the likely cause before its consequences, and ends the run at the first. */
   #judge(): void {
-    for (const member of this.#departures) {
+    const failures = this.#departures.flatMap((member) => {
+      const { failure } = member
+      return failure === undefined || this.#reported.has(member) ? [] : [{ member, failure }]
+    })
+    // Of several at once: members that lose another one end with a code of their own, while nobody
+    // answers that with a signal. Otherwise in the order of the deaths.
+    failures.sort((a, b) => Number(b.failure.bySignal) - Number(a.failure.bySignal))
+    for (const { member, failure } of failures) {
       if (this.#ending !== 'no') return
-      if (member.failure === undefined || this.#reported.has(member)) continue
       this.#reported.add(member)
-      this.#exitCode ??= member.failure.exitCode
-      this.#say(`rank ${member.rank} ${member.failure.description}${this.#consequence()}`)
+      this.#exitCode ??= failure.exitCode
+      this.#say(`rank ${member.rank} ${failure.description}${this.#consequence()}`)
       if (!this.#plan.keepGoing) this.#end('SIGTERM')
     }
   }

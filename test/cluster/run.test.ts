@@ -279,24 +279,40 @@ t.test('a failure of a member that is alone', async (t) => {
   t.equal(run.stderr, 'pagemesh: rank 0 exited with code 7\n')
 })
 
-t.test('of several failures at once the first wins', async (t) => {
-  const run = launch(t, ['-n', '4'], sayPidAndHold)
+/** Ends members while the launcher is stopped, which then sees all of it at once. */
+async function endAtOnce(run: Launcher, deaths: [number, NodeJS.Signals][]): Promise<void> {
   const pids = await run.memberPids(4)
-  // The launcher sees all of it at once when it goes on.
   process.kill(run.pid, 'SIGSTOP')
   await eventually('the stop', () => (processState(run.pid) === 'T' ? true : undefined))
-  for (const [rank, signal] of [
-    [2, 'SIGKILL'],
-    [0, 'SIGTERM'],
-    [3, 'SIGABRT'],
-    [1, 'SIGINT'],
-  ] as const) {
+  for (const [rank, signal] of deaths) {
     process.kill(pids[rank], signal)
     await dead(pids[rank])
   }
   process.kill(run.pid, 'SIGCONT')
+}
+
+t.test('of several failures at once the first wins', async (t) => {
+  const run = launch(t, ['-n', '4'], sayPidAndHold)
+  await endAtOnce(run, [
+    [2, 'SIGKILL'],
+    [0, 'SIGTERM'],
+    [3, 'SIGABRT'],
+    [1, 'SIGINT'],
+  ])
   t.equal(await run.ended, 137)
   t.match(run.stderr, /^pagemesh: rank 2 was killed by SIGKILL[^\n]*\n$/)
+})
+
+t.test('of several failures at once a signal goes before exit codes', async (t) => {
+  const body = `process.once('SIGUSR2', () => process.exit(5)); ${sayPidAndHold}`
+  const run = launch(t, ['-n', '4'], body)
+  await endAtOnce(run, [
+    [1, 'SIGUSR2'],
+    [0, 'SIGUSR2'],
+    [3, 'SIGKILL'],
+  ])
+  t.equal(await run.ended, 137)
+  t.match(run.stderr, /^pagemesh: rank 3 was killed by SIGKILL[^\n]*\n$/)
 })
 
 t.test('members that fail because of another do not hide it', async (t) => {

@@ -34,6 +34,7 @@ for (const { name, nodeArgs, intervalUs } of settings) {
       t.equal(result.counted, result.ran, `no write of rank ${rank}'s handlers is lost`)
       t.ok(result.ran > 100, `${result.ran} handlers ran`)
       t.ok(result.elsewhere > 10, `${result.elsewhere} of them off the main thread`)
+      t.ok(result.inPoolThreads > 10, `${result.inPoolThreads} of them in libuv's pool`)
       t.ok(result.handlerFaults > 10, `${result.handlerFaults} write faults of handlers`)
       t.equal(result.wrong, 0, 'what the interrupted threads read is right')
       t.ok(result.rounds > 1, `${result.rounds} rounds`)
