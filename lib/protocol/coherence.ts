@@ -231,6 +231,7 @@ export class RegionCoherence {
       sendPage: (to, kind, region, page, a, b) => send('sendPage', to, kind, region, page, a, b),
       protect: (region, page, access, invalidated) =>
         outer.protect(region, page, access, invalidated),
+      open: (region, page) => outer.open(region, page),
       wake: (region, page) => outer.wake(region, page),
       granted: (region, page) => outer.granted(region, page),
       lost: (region, page, home, owner) => outer.lost(region, page, home, owner),

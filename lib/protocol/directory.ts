@@ -5,7 +5,7 @@ import type { CoherenceSink } from './sink.js'
 
 /**
  * The home side: who has each page that this member homes. An entry is eight bytes in memory that
- * peers on the same host will be able to reach:
+ * members on the same host can reach:
  *
  * - the control word: state in bits 0-7, busy in bit 8, owner in bits 16-23, requester of the
  *   transaction in flight in bits 24-31;
@@ -16,6 +16,12 @@ import type { CoherenceSink } from './sink.js'
  * bits of the owner's and the requester's ranks.
  *
  * A busy entry is taken: whoever wants it waits. All zero is the beginning: the home owns the page.
+ *
+ * A member on the same host reads a page without asking: it adds itself to the sharers of an entry
+ * that is clean and not closed, by one compare-and-swap of all eight bytes, and copies the frame.
+ * So the home closes an entry (bit 14) before it looks at the sharers in order to take the page
+ * away, and opens it only when the sharers are complete and its own threads can write no more. It
+ * alone writes control words; sharers of a clean entry it changes by atomic operations.
  */
 export const EntryState = {
   /** The home has the page for writing, or nobody has touched it yet. */
@@ -40,6 +46,8 @@ export type EntryStateName = keyof typeof EntryState
 export const ENTRY_BUSY = 0x100
 /** Members beyond the sharers word have copies. */
 export const ENTRY_FAR = 0x200
+/** Clean, but members on this host may not add themselves to the sharers. */
+export const ENTRY_CLOSED = 0x4000
 const OWNER_SHIFT = 16
 const REQUESTER_SHIFT = 24
 const OWNER_HIGH_SHIFT = 10
@@ -346,7 +354,10 @@ export class Directory {
     if (this.here.isHeld(page) || this.queues.has(page)) return false
     if (state !== EntryState.ownedHere && state !== EntryState.clean) return false
     if (!this.here.dropHere(page)) return false
-    this.write(page, word(EntryState.clean, NOBODY, NOBODY))
+    if (state === EntryState.ownedHere) {
+      this.write(page, word(EntryState.clean, NOBODY, NOBODY) | ENTRY_CLOSED)
+      this.sink.open(this.region, page)
+    }
     this.removeSharer(page, this.home)
     return true
   }
@@ -396,6 +407,17 @@ export class Directory {
 
   /** False: the request has to wait. */
   private tryRequest(page: number, kind: number, requester: number): boolean {
+    if (kind === Kind.ReadRequest) return this.tryClosed(page, kind, requester)
+    // Who shares the page decides what a write takes, so nobody may be added meanwhile.
+    const closed = this.close(page)
+    try {
+      return this.tryClosed(page, kind, requester)
+    } finally {
+      if (closed) this.reopen(page)
+    }
+  }
+
+  private tryClosed(page: number, kind: number, requester: number): boolean {
     const event = this.classify(page, kind, requester)
     if ((this.control(page) & 0xff) === EntryState.ownedAway && this.ownerOf(page) === requester) {
       throw this.cannotHappen(page, event, requester) // it has what it asks for
@@ -407,6 +429,21 @@ export class Directory {
     }
     this.run(page, event, requester)
     return true
+  }
+
+  /** True if the entry was clean and open, and is closed now. */
+  private close(page: number): boolean {
+    const control = this.control(page)
+    if ((control & 0xff) !== EntryState.clean || (control & ENTRY_CLOSED) !== 0) return false
+    Atomics.store(this.words, 2 * this.indexOf(page), (control | ENTRY_CLOSED) >>> 0)
+    return true
+  }
+
+  /** Nothing came of what the entry was closed for, if it is still clean. */
+  private reopen(page: number): void {
+    const control = this.control(page)
+    if ((control & 0xff) !== EntryState.clean) return
+    Atomics.store(this.words, 2 * this.indexOf(page), (control & ~ENTRY_CLOSED) >>> 0)
   }
 
   private takesFromHome(page: number, event: number): boolean {
@@ -463,10 +500,14 @@ export class Directory {
         : EntryState[cell.next]
     const owner = ownerIn(control)
     const kept = next === EntryState.clean ? NOBODY : owner
-    this.write(page, word(next, kept, BUSY_STATES.has(next) ? requester : NOBODY))
+    const wasClean = (control & 0xff) === EntryState.clean
+    const closed = next === EntryState.clean && (!wasClean || (control & ENTRY_CLOSED) !== 0)
+    const mark = closed ? ENTRY_CLOSED : 0
+    this.write(page, word(next, kept, BUSY_STATES.has(next) ? requester : NOBODY) | mark)
     for (const action of cell.does) {
       this.perform(action, page, owner, requester, from, awaited, farAwaited)
     }
+    if (next === EntryState.clean && !wasClean) this.sink.open(this.region, page)
   }
 
   private perform(
@@ -555,13 +596,16 @@ export class Directory {
     Atomics.store(this.words, 2 * this.indexOf(page), (control | mark) >>> 0)
   }
 
-  private writeSharers(page: number, sharers: number): void {
-    Atomics.store(this.words, 2 * this.indexOf(page) + 1, (sharers & ~this.down) >>> 0)
+  private sharersIndex(page: number): number {
+    return 2 * this.indexOf(page) + 1
   }
 
   private addSharer(page: number, rank: number): void {
-    if (rank < NEAR_RANKS) return this.writeSharers(page, this.sharers(page) | (1 << rank))
     if (this.isDown(rank)) return
+    if (rank < NEAR_RANKS) {
+      Atomics.or(this.words, this.sharersIndex(page), nearBit(rank))
+      return
+    }
     const far = this.far.get(page) ?? new FarRanks(this.farDown.words.length)
     far.add(rank)
     this.far.set(page, far)
@@ -569,14 +613,18 @@ export class Directory {
   }
 
   private removeSharer(page: number, rank: number): void {
-    if (rank < NEAR_RANKS) return this.writeSharers(page, this.sharers(page) & ~(1 << rank))
+    if (rank < NEAR_RANKS) {
+      Atomics.and(this.words, this.sharersIndex(page), ~nearBit(rank))
+      return
+    }
     const far = this.far.get(page)
     far?.remove(rank)
     if (far?.isEmpty() === true) this.clearFar(page)
   }
 
+  /** Of an entry that is not clean, or closed. */
   private clearSharers(page: number): void {
-    this.writeSharers(page, 0)
+    Atomics.store(this.words, this.sharersIndex(page), 0)
     if (this.far.has(page)) this.clearFar(page)
   }
 

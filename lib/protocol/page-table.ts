@@ -25,6 +25,13 @@ export const PageState = {
   upgradeCollecting: 0x1d,
   /** The copy has been given up, and the home is being told. */
   discarding: 0x04,
+  /**
+   * A faulting thread takes a copy from the home's frame by itself (directory.ts says how), and
+   * will take the page on to `read`. Nothing was asked of the home.
+   */
+  filling: 0x14,
+  /** The same, but that copy must not be used: the thread will go back to `none` and fault anew. */
+  fillingInVain: 0x0c,
 } as const
 export type PageStateName = keyof typeof PageState
 
@@ -255,6 +262,47 @@ export const PAGE_TABLE: Readonly<
     discard: to('upgradeCollecting'),
     discardSent: impossible,
     lost: to('none', 'forbid', 'fail'),
+    lowerHere: impossible,
+    forbidHere: impossible,
+    dropHere: impossible,
+  },
+  filling: {
+    // The engine would not hear of what the thread does by itself, but of a new fault it will.
+    readFault: to('fillingInVain'),
+    writeFault: to('fillingInVain'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: to('fillingInVain', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('filling'),
+    discardSent: impossible,
+    lost: to('fillingInVain'),
+    lowerHere: impossible,
+    forbidHere: impossible,
+    dropHere: impossible,
+  },
+  fillingInVain: {
+    readFault: to('fillingInVain'),
+    writeFault: to('fillingInVain'),
+    data: impossible,
+    dataToConfirm: impossible,
+    grant: impossible,
+    grantToConfirm: impossible,
+    grantPending: impossible,
+    ack: impossible,
+    lastAck: impossible,
+    invalidate: to('fillingInVain', 'acknowledge'),
+    recallRead: impossible,
+    recallWrite: impossible,
+    discard: to('fillingInVain'),
+    discardSent: impossible,
+    lost: to('fillingInVain'),
     lowerHere: impossible,
     forbidHere: impossible,
     dropHere: impossible,

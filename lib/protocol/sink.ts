@@ -18,6 +18,11 @@ export interface CoherenceSink {
     access: 'none' | 'read' | 'write',
     invalidated: boolean,
   ): void
+  /**
+   * From now on members on this host may read the page without asking: takes ENTRY_CLOSED out of
+   * its entry. After the protections that were asked for before.
+   */
+  open(region: number, page: number): void
   /** Lets waiting threads look again. */
   wake(region: number, page: number): void
   /** The page has become readable, or writable. Called after protect. */

@@ -1,7 +1,8 @@
 // The byte that says what this member may do with one page. The engine's TypeScript
-// (lib/protocol/page-table.ts) gives the states their names and decides every change but two: a
-// faulting thread may itself take a page from a settled state to a requested one, and from there to
-// what it asked for when the answer is the last word (kPageDirect). Both sides change a byte by
+// (lib/protocol/page-table.ts) gives the states their names and decides every change but three: a
+// faulting thread may itself take a page from a settled state to a requested one, from there to
+// what it asked for when the answer is the last word (kPageDirect), and by way of kStateFilling to
+// a copy that it fetches without asking. Both sides change a byte by
 // compare-and-swap only. A test holds these numbers equal to the TypeScript ones.
 #ifndef PAGEMESH_MEMORY_PAGE_STATE_H_
 #define PAGEMESH_MEMORY_PAGE_STATE_H_
@@ -28,6 +29,8 @@ constexpr uint8_t kStateRead = kPageReadable;
 constexpr uint8_t kStateWrite = kPageReadable | kPageWritable;
 constexpr uint8_t kStateReading = kPagePending | kPageAcceptsData;
 constexpr uint8_t kStateWriting = kPagePending | kPageWantsWrite | kPageAcceptsData;
+constexpr uint8_t kStateFilling = kPagePending | kPageCollecting;
+constexpr uint8_t kStateFillingInVain = kPagePending | kPageWantsWrite;
 constexpr uint8_t kStateUpgrading = kPageReadable | kPagePending | kPageWantsWrite;
 
 enum class Access : uint8_t { kRead = 1, kWrite = 2 };

@@ -1,3 +1,4 @@
+import { ENTRY_BUSY, ENTRY_CLOSED, EntryState } from '../../dist/protocol/directory.js'
 import { Kind, NOBODY } from '../../dist/protocol/messages.js'
 import {
   begins,
@@ -49,13 +50,14 @@ const KNOWN = {
   region: ['pages', 'directory', 'region', 'rank', 'homes', 'local', 'draining'],
   member: [
     ...['cluster', 'rank', 'coherence', 'alive', 'down', 'states', 'directory', 'mmu', 'frames'],
-    ...['threads', 'inbox', 'inBatch', 'flushing', 'faults', 'actions', 'sends', 'discarded'],
-    'held',
+    ...['threads', 'inbox', 'inBatch', 'flushing', 'faults', 'actions', 'opens', 'sends'],
+    ...['discarded', 'held'],
+    'stepping', // is over when a state is written
   ],
   cluster: [
     ...['options', 'homes', 'members', 'sabotage', 'channels', 'lastWrite', 'mayBeLost', 'trace'],
     ...['operationsLeft', 'pinsLeft', 'deathsLeft', 'everDied', 'everDiscarded'],
-    ...['touches', 'lostTouches'], // counted, and never asked
+    ...['touches', 'lostTouches', 'latestAdd'], // counted, and never asked
   ],
 }
 
@@ -72,6 +74,10 @@ const WRITES = 4
 const MODIFIES = 8
 const LOADED = 16
 const LOADED_LAST = 32
+/** In bits 6 and 7: a thread that fills a page; and one that may not, which is not asleep. */
+const FILL_BITS = { add: 0x40, copy: 0x80, raise: 0xc0 } as const
+const FILL_STEPS = [undefined, 'add', 'copy', 'raise'] as const
+const REFUSED = ASLEEP | 0x40
 
 /** The whole of a small mesh that shares a few pages: test/protocol/support/cluster.ts. */
 export class CoherenceWorld implements World<Choice> {
@@ -134,14 +140,20 @@ export class CoherenceWorld implements World<Choice> {
       case 'serve':
         return base + choice.from
       case 'run':
+      case 'add':
+      case 'copy':
+      case 'raise':
         return base + 9
       case 'release':
         return base + 10
       case 'noticeDown':
         return base + 11 + choice.down
+      case 'amid':
+        return this.classOf(choice.step)
       case 'event':
       case 'fault':
       case 'action':
+      case 'open':
       case 'send':
       case 'touch':
       case 'prefetch':
@@ -163,6 +175,11 @@ export class CoherenceWorld implements World<Choice> {
 
   picture(): string {
     return this.cluster.picture()
+  }
+
+  /** The last place within a step of an engine at which a thread added its member to an entry. */
+  get latestAdd(): number {
+    return this.cluster.latestAdd
   }
 
   private checked(run: () => void): Violation | undefined {
@@ -207,7 +224,10 @@ export class CoherenceWorld implements World<Choice> {
   }
 
   private writeMember(member: Member, out: ByteWriter, to: Symmetry): void {
-    if (!member.alive) return out.put(0)
+    if (!member.alive) {
+      out.put(0)
+      return this.writeWhatOutlives(member, out, to)
+    }
     if (regionOf(member).local.length > 0) throw new Error('a step has left something undone')
     const { homes } = this.cluster
     const flags = (member.inBatch ? IN_BATCH : 0) | (member.flushing ? FLUSHING : 0)
@@ -234,6 +254,22 @@ export class CoherenceWorld implements World<Choice> {
     for (const action of member.actions) {
       out.put(to.page[action.page])
       out.put(action.does === 'wake' ? 0xff : action.access)
+    }
+    out.put(member.opens.length)
+    for (const page of member.opens) out.put(to.page[page])
+  }
+
+  /** Members on its host go on reading the frames of one that died, until they know. */
+  private writeWhatOutlives(member: Member, out: ByteWriter, to: Symmetry): void {
+    const { homes, lastWrite, options } = this.cluster
+    if (options.oneSided !== true) return
+    for (const page of to.pageBefore) {
+      if (homes.homeOf(page) !== member.rank) continue
+      const [control, sharers] = member.entryWords(page)
+      const open = (control & (ENTRY_CLOSED | ENTRY_BUSY | 0xff)) === EntryState.clean
+      out.put(open ? 1 : 0)
+      out.put(open ? to.bits[sharers] : 0)
+      out.put(member.frames[page] === lastWrite[page] ? 1 : 0)
     }
   }
 
@@ -271,14 +307,15 @@ export class CoherenceWorld implements World<Choice> {
   }
 
   private writeThreads(member: Member, out: ByteWriter, to: Symmetry): void {
-    for (const { state, page, access, modifies, loaded } of member.threads) {
+    for (const { state, page, access, refused, modifies, loaded } of member.threads) {
       if (state === 'idle') {
         out.put(0)
         continue
       }
       out.put(
         BUSY |
-          (state === 'asleep' ? ASLEEP : 0) |
+          (state === 'asleep' ? ASLEEP : state === 'running' ? 0 : FILL_BITS[state]) |
+          (refused ? REFUSED : 0) |
           (access === 'write' ? WRITES : 0) |
           (modifies ? MODIFIES : 0) |
           (loaded === undefined ? 0 : LOADED) |
@@ -333,11 +370,15 @@ export class CoherenceWorld implements World<Choice> {
     if (member.discarded.length > 0) member.discarded.length = 0
     if (member.faults.length > 0) member.faults.length = 0
     if (member.actions.length > 0) member.actions.length = 0
+    if (member.opens.length > 0) member.opens.length = 0
     const flags = from.take()
     member.alive = flags !== 0
     member.inBatch = (flags & IN_BATCH) !== 0
     member.flushing = (flags & FLUSHING) !== 0
-    if (flags === 0) return this.forget(member)
+    if (flags === 0) {
+      this.forget(member)
+      return this.readWhatOutlives(member, from)
+    }
     member.down = from.take()
     pages.down = from.take()
     directory.down = from.take()
@@ -361,6 +402,19 @@ export class CoherenceWorld implements World<Choice> {
       member.actions.push(
         access === 0xff ? { does: 'wake', page } : { does: 'protect', page, access },
       )
+    }
+    for (let count = from.take(); count > 0; count--) member.opens.push(from.take())
+  }
+
+  private readWhatOutlives(member: Member, from: ByteReader): void {
+    const { homes, options } = this.cluster
+    if (options.oneSided !== true) return
+    for (let page = 0; page < options.pages; page++) {
+      if (homes.homeOf(page) !== member.rank) continue
+      const entry = 2 * homes.indexOf(page)
+      member.directory[entry] = from.take()
+      member.directory[entry + 1] = from.take()
+      member.frames[page] = from.take()
     }
   }
 
@@ -406,7 +460,11 @@ export class CoherenceWorld implements World<Choice> {
 
   private readThread(thread: Member['threads'][number], from: ByteReader): void {
     const flags = from.take()
-    thread.state = flags === 0 ? 'idle' : (flags & ASLEEP) !== 0 ? 'asleep' : 'running'
+    const refused = (flags & REFUSED) === REFUSED
+    const fills = refused ? undefined : FILL_STEPS[flags >> 6]
+    const rests = (flags & ASLEEP) !== 0 && !refused
+    thread.state = flags === 0 ? 'idle' : (fills ?? (rests ? 'asleep' : 'running'))
+    thread.refused = refused
     thread.access = (flags & WRITES) !== 0 ? 'write' : 'read'
     thread.modifies = (flags & MODIFIES) !== 0
     const loaded = (flags & LOADED_LAST) !== 0 ? 1 : 0

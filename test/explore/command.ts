@@ -106,7 +106,7 @@ function explore(space: Space, line: CommandLine, more: object): SpaceResult | T
   }
 }
 
-const COLUMNS = [18, 11, 12, 6, 8, 8] as const
+const COLUMNS = [22, 11, 12, 6, 8, 8] as const
 function row(cells: readonly (string | number)[], rest = ''): string {
   const padded = cells.map((cell, at) =>
     at === 0 ? String(cell).padEnd(COLUMNS[at]) : String(cell).padStart(COLUMNS[at]),

@@ -8,6 +8,7 @@ import { exploreSpace, spaceNamed } from './explore.js'
 import { KnownFields } from './known-fields.js'
 import { mutations } from './mutations.js'
 import { spaces } from './spaces.js'
+import { ADD_PLACES } from '../protocol/support/cluster.js'
 import { makeWorld, parseTraceFile, replay, toTraceFile } from './trace-file.js'
 
 // How many states there are is no promise; that there are at least as many as were once found
@@ -19,6 +20,9 @@ const leastStates: Record<string, number> = {
   '3x1-direct': 4000,
   '3x1-discards': 16_000,
   '3x1-death': 18_000,
+  '3x1-one-sided': 7000,
+  '2x1-batched-one-sided': 47_000,
+  '2x1-one-sided-all': 10_000,
   lock: 700,
   'lock-leave': 5000,
   'lock-death': 4500,
@@ -27,8 +31,10 @@ const leastStates: Record<string, number> = {
 const reached = new Set<string>()
 
 t.test('in every state of these small meshes all invariants hold', async (t) => {
+  let last = 0
   for (const space of spaces.filter(({ short }) => short)) {
-    const { states, transitions, failure } = exploreSpace(space, { reached })
+    const { states, transitions, failure, latestAdd } = exploreSpace(space, { reached })
+    last = Math.max(last, latestAdd)
     const least = leastStates[space.name] ?? 1
     if (failure !== undefined) {
       const { lines } = replay(toTraceFile(space.name, null, failure))
@@ -37,6 +43,7 @@ t.test('in every state of these small meshes all invariants hold', async (t) => 
       t.ok(states >= least, `${space.name}: ${states} states, ${transitions} transitions`)
     }
   }
+  t.ok(last > 1 && last < ADD_PLACES, `members add themselves at ${last} places within a step`)
 })
 
 t.test('the tables have no cell that nothing reaches, but those that say why', async (t) => {

@@ -1,4 +1,4 @@
-import { type CoherenceWorld } from './coherence-world.js'
+import { CoherenceWorld } from './coherence-world.js'
 import { type LocksWorld } from './locks-world.js'
 import type { Mutation } from './mutations.js'
 import { type Exploration, type Progress, search } from './search.js'
@@ -16,6 +16,7 @@ export interface SpaceResult extends Exploration {
   readonly space: string
   readonly symmetries: number
   readonly longestChannel: number
+  readonly latestAdd: number
 }
 
 export function spaceNamed(name: string): Space {
@@ -44,7 +45,11 @@ export function exploreSpace(space: Space, options: ExploreOptions = {}): SpaceR
       ...(onProgress === undefined ? {} : { onProgress }),
     })
     const { longestChannel } = world as CoherenceWorld | LocksWorld
-    return { ...found, space: space.name, symmetries: world.symmetryCount, longestChannel }
+    const latestAdd = world instanceof CoherenceWorld ? world.latestAdd : 0
+    return {
+      ...{ ...found, space: space.name, symmetries: world.symmetryCount },
+      ...{ longestChannel, latestAdd },
+    }
   } finally {
     undo?.()
   }

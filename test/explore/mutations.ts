@@ -1,5 +1,6 @@
-import { DIRECTORY_TABLE, type EntryStateName } from '../../dist/protocol/directory.js'
+import { DIRECTORY_TABLE, ENTRY_CLOSED, type EntryStateName } from '../../dist/protocol/directory.js'
 import { Kind } from '../../dist/protocol/messages.js'
+import { PageEvent, PageState } from '../../dist/protocol/page-table.js'
 import type { Cluster, ClusterOptions, Member, Sabotage } from '../protocol/support/cluster.js'
 import { cases } from '../protocol/support/sabotage.js'
 import type { BarrierState, LockSabotage, LocksWorld, SemaphoreState } from './locks-world.js'
@@ -69,6 +70,8 @@ interface PageTableParts extends Lists {
   onAck: unknown
   memberDown: unknown
   release: unknown
+  step: unknown
+  pageBytes: Uint8Array
 }
 interface DirectoryParts extends Lists {
   othersThan: unknown
@@ -77,7 +80,11 @@ interface DirectoryParts extends Lists {
   classify: unknown
   pump: unknown
   memberDown: unknown
-  writeSharers: unknown
+  close: unknown
+  perform: unknown
+  addSharer: unknown
+  words: Uint32Array
+  indexOf: (page: number) => number
 }
 
 type Row = Record<string, { next: string; does: string[] }>
@@ -232,6 +239,91 @@ const inProtocol: Mutation[] = [
           },
       ),
     },
+  },
+]
+
+const oneSided: Mutation[] = [
+  {
+    name: 'the home does not close an entry before it looks at its sharers for a write',
+    space: '3x1-one-sided',
+    pages: { mutate: patch<DirectoryParts>(directory, 'close', () => () => false) },
+  },
+  {
+    name: 'an entry is opened before the home can write no more',
+    space: '2x1-batched-one-sided',
+    pages: { sabotage: { opensAtOnce: true } },
+  },
+  {
+    name: 'the sharers of an entry are written after it is open',
+    space: '3x1-one-sided',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'perform',
+        (original, { words, indexOf }) =>
+          (action, page, ...rest) => {
+            const settles = (action as unknown) === 'settleShared'
+            if (settles) Atomics.and(words, 2 * indexOf(page), ~ENTRY_CLOSED)
+            return original(action, page, ...rest)
+          },
+      ),
+    },
+  },
+  {
+    name: 'the home adds a sharer in two accesses',
+    space: '3x1-one-sided-discards',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'addSharer',
+        (_original, { words, indexOf }) =>
+          (page, rank) => {
+            const sharers = Atomics.load(words, 2 * indexOf(page) + 1)
+            Atomics.store(words, 2 * indexOf(page) + 1, sharers | (1 << rank))
+          },
+      ),
+    },
+  },
+  {
+    name: 'a thread adds its member although the home has yet to hear that it gave its copy back',
+    space: '3x1-one-sided-discards',
+    pages: { sabotage: { addsWithout: 'discard' }, options: { writers: [2] } },
+  },
+  {
+    name: 'the same while the home takes the member out of the sharers',
+    space: '3x1-one-sided-discards',
+    pages: { sabotage: { endsDiscardEarly: true }, options: { writers: [2] } },
+  },
+  {
+    name: 'a thread adds its member to sharers whose entry has changed since it looked',
+    space: '3x1-one-sided',
+    pages: { sabotage: { addsWithout: 'control' } },
+  },
+  {
+    name: 'an invalidation does not spoil the copy that a thread takes',
+    space: '3x1-one-sided',
+    pages: {
+      mutate: patch<PageTableParts>(
+        pageTable,
+        'step',
+        (original, { pageBytes }) =>
+          (page, event, ...rest) => {
+            const filling = pageBytes[page] === PageState.filling
+            original(page, event, ...rest)
+            if (filling && event === PageEvent.invalidate) pageBytes[page] = PageState.filling
+          },
+      ),
+    },
+  },
+  {
+    name: 'a thread uses a copy that was taken in vain',
+    space: '3x1-one-sided',
+    pages: { sabotage: { raisesInVain: true } },
+  },
+  {
+    name: 'a thread copies the frame before it adds its member',
+    space: '3x1-one-sided',
+    pages: { sabotage: { copiesFirst: true } },
   },
 ]
 
@@ -395,4 +487,4 @@ const inLocks: Mutation[] = [
   },
 ]
 
-export const mutations: readonly Mutation[] = [...around, ...inProtocol, ...inLocks]
+export const mutations: readonly Mutation[] = [...around, ...inProtocol, ...oneSided, ...inLocks]

@@ -112,6 +112,27 @@ export const spaces: readonly Space[] = [
     { members: 4, discards: 'copies', operations: 4 },
     short,
   ),
+  pages(
+    '3x1-one-sided',
+    'threads copy the home’s frame by themselves',
+    { oneSided: true, direct: true },
+    short,
+  ),
+  pages(
+    '2x1-batched-one-sided',
+    'one-sided, in batches, discards, one dies',
+    { members: 2, actions: 'batched', oneSided: true, discards: 'copies', deaths: 1 },
+    short,
+  ),
+  pages(
+    '2x1-one-sided-all',
+    'two threads each, all that they do at once, three times; one dies',
+    {
+      ...{ members: 2, threads: 2, oneSided: true, direct: true, discards: 'always' },
+      ...{ prefetches: true, deaths: 1, operations: 3 },
+    },
+    short,
+  ),
   pages('2x2', 'two pages of one home', { members: 2, pages: 2 }, short),
   pages('2x2-block', 'two pages, two homes', { members: 2, pages: 2, placement: 'block' }, short),
   locks(
@@ -161,5 +182,20 @@ export const spaces: readonly Space[] = [
   pages('2x2-death', 'two pages, two homes, one member dies', {
     ...{ members: 2, pages: 2, placement: 'block', direct: true, deaths: 1 },
   }),
+  pages('3x1-one-sided-discards', 'and copies are given back', {
+    ...{ oneSided: true, discards: 'copies' },
+  }),
+  pages('3x1-one-sided-most', 'one-sided, direct, discards, one dies', {
+    ...{ oneSided: true, direct: true, discards: 'copies', deaths: 1 },
+  }),
+  pages('3x1-one-sided-again', 'and sharers without a copy take one again', {
+    ...{ oneSided: true, fillsAgain: true, direct: true, discards: 'copies' },
+  }),
+  pages(
+    '3x1-batched-one-sided',
+    'one-sided, in batches',
+    { actions: 'batched', oneSided: true },
+    { asymmetric: true },
+  ),
   pages('4x1', 'four members', { members: 4 }),
 ]

@@ -240,6 +240,7 @@ t.test('a message that cannot be names itself, and changes nothing', async (t) =
         send: count,
         sendPage: count,
         protect: count,
+        open: count,
         wake: count,
         granted: count,
         lost: count,

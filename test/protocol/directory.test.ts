@@ -2,6 +2,7 @@ import t from 'tap'
 import {
   Directory,
   ENTRY_BUSY,
+  ENTRY_CLOSED,
   ENTRY_EVENTS,
   EntryEvent,
   type EntryEventName,
@@ -25,7 +26,7 @@ const region = 9
 // carry the bitmap of the acknowledgements to await.
 const expected = parseCells(`
 ownedHere
-  readRequest           clean {0,2} lowerHere page:Data→2
+  readRequest           clean {0,2} lowerHere page:Data→2 open
   writeRequestAlone     ownedAway(2) {} forbidHere page:DataExclusive→2
   discard               ownedHere {}
   impossible: readRequestHere writeRequestShared upgradeRequestAlone upgradeRequestShared writeBack
@@ -57,14 +58,14 @@ sharingConfirmed
   readRequest           wait
   readRequestHere       wait
   writeRequestAlone     wait
-  writeBack             clean {1,3}
+  writeBack             clean {1,3} open
   discard               sharingConfirmed {}
   impossible: writeRequestShared upgradeRequestAlone upgradeRequestShared confirm
 sharingWritten
   readRequest           wait
   readRequestHere       wait
   writeRequestAlone     wait
-  confirm               clean {1,3}
+  confirm               clean {1,3} open
   discard               sharingWritten {}
   impossible: writeRequestShared upgradeRequestAlone upgradeRequestShared writeBack
 transferring
@@ -89,6 +90,7 @@ const kindName = (kind: number): string =>
 
 interface Bench {
   readonly entry: Directory
+  readonly words: Uint32Array
   readonly held: Set<number>
   readonly take: () => string[]
   readonly picture: () => string
@@ -97,10 +99,11 @@ interface Bench {
 function make(): Bench {
   const log: string[] = []
   const held = new Set<number>()
-  const words = (a: number, b: number): string => (a === 0 && b === 0 ? '' : `(${a},${b})`)
+  const numbers = (a: number, b: number): string => (a === 0 && b === 0 ? '' : `(${a},${b})`)
+  const words = new Uint32Array(16)
   const entry = new Directory(
     region,
-    new Uint32Array(16),
+    words,
     (each) => each,
     home,
     {
@@ -110,10 +113,11 @@ function make(): Bench {
       isHeld: (each) => held.has(each),
     },
     {
-      send: (to, kind, _region, _page, a, b) => log.push(`${kindName(kind)}${words(a, b)}→${to}`),
+      send: (to, kind, _region, _page, a, b) => log.push(`${kindName(kind)}${numbers(a, b)}→${to}`),
       sendPage: (to, kind, _region, _page, a, b) =>
-        log.push(`page:${kindName(kind)}${words(a, b)}→${to}`),
+        log.push(`page:${kindName(kind)}${numbers(a, b)}→${to}`),
       protect: () => log.push('protect'),
+      open: () => log.push('open'),
       wake: () => log.push('wake'),
       granted: () => log.push('granted'),
       lost: () => log.push('lost'),
@@ -126,7 +130,7 @@ function make(): Bench {
     const ranks = [0, 1, 2, 3].filter((rank) => (entry.sharers(page) & (1 << rank)) !== 0)
     return `${name}${whose} {${ranks.join(',')}}`
   }
-  return { entry, held, take: () => log.splice(0), picture }
+  return { entry, words, held, take: () => log.splice(0), picture }
 }
 
 const request = (entry: Directory, kind: keyof typeof Kind, from: number): void =>
@@ -295,7 +299,7 @@ t.test('requests that wait are served in order of arrival, one at a time', async
   t.notOk(entry.pumpOne())
   entry.onNotice(page, EntryEvent.writeBack, reader)
   t.ok(entry.pumpOne())
-  t.strictSame(take(), ['page:Data→3'])
+  t.strictSame(take(), ['open', 'page:Data→3'])
   t.ok(entry.pumpOne())
   t.strictSame(take(), [
     'forbidHere',
@@ -372,12 +376,97 @@ t.test('the home gives back its own access', async (t) => {
     take()
     const can = state === 'ownedHere' || state === 'clean'
     t.equal(entry.discardHere(page), can, state)
-    t.strictSame(take(), can ? ['dropHere'] : [])
+    t.strictSame(take(), !can ? [] : state === 'clean' ? ['dropHere'] : ['dropHere', 'open'])
     if (can) t.equal(picture(), state === 'clean' ? 'clean {1}' : 'clean {}')
   }
   const { entry, held } = make()
   held.add(page)
   t.notOk(entry.discardHere(page), 'not while it is held')
+})
+
+// What members on the same host see, who add themselves to entries that are clean and not closed.
+
+const OPEN_MASK = ENTRY_CLOSED | ENTRY_BUSY | 0xff
+const isOpen = (control: number): boolean => (control & OPEN_MASK) === EntryState.clean
+const isClosed = ({ entry }: Bench): boolean => (entry.control(page) & ENTRY_CLOSED) !== 0
+const openEntry = ({ words }: Bench): void => void (words[2 * page] &= ~ENTRY_CLOSED)
+
+/** The accesses to the entry, but for reads of control, that found it open while something ran. */
+function accessesWhileOpen({ words }: Bench, run: () => void): string[] {
+  const names = ['load', 'store', 'or', 'and'] as const
+  const atomics = Atomics as unknown as Record<string, (...args: unknown[]) => unknown>
+  const originals = names.map((name) => [name, atomics[name]] as const)
+  const found: string[] = []
+  for (const [name, original] of originals) {
+    atomics[name] = (...args) => {
+      const word = args[1] === 2 * page ? 'control' : args[1] === 2 * page + 1 ? 'sharers' : ''
+      const matters = args[0] === words && word !== '' && (word === 'sharers' || name !== 'load')
+      if (matters && isOpen(words[2 * page])) found.push(`${name} ${word}`)
+      return original(...args)
+    }
+  }
+  try {
+    run()
+  } finally {
+    for (const [name, original] of originals) atomics[name] = original
+  }
+  return found
+}
+
+t.test('an entry becomes clean closed, and is opened when all is done', async (t) => {
+  const ways: readonly [EntryStateName, (bench: Bench) => void][] = [
+    ['ownedHere', ({ entry }) => request(entry, 'ReadRequest', reader)],
+    ['ownedHere', ({ entry }) => void entry.discardHere(page)],
+    ['sharingConfirmed', ({ entry }) => entry.onNotice(page, EntryEvent.writeBack, owner)],
+    ['sharingWritten', ({ entry }) => entry.onNotice(page, EntryEvent.confirm, reader)],
+    ['sharingWritten', ({ entry }) => entry.memberDown(reader, [[page, 1]])],
+  ]
+  for (const [state, how] of ways) {
+    const bench = make()
+    reach[state](bench.entry)
+    t.notOk(isClosed(bench))
+    const whileOpen = accessesWhileOpen(bench, () => how(bench))
+    t.strictSame(whileOpen, [], `${state}: nobody can come between`)
+    t.equal(entryStateName(bench.entry.control(page)), 'clean')
+    t.ok(isClosed(bench), `${state}: closed until the sink opens it`)
+    t.equal(bench.take().filter((each) => each === 'open').length, 1)
+    request(bench.entry, 'ReadRequest', newcomer)
+    t.ok(isClosed(bench), 'a reader more does not open it')
+    openEntry(bench)
+    request(bench.entry, 'ReadRequest', owner)
+    t.notOk(isClosed(bench), 'nor close it')
+    t.strictSame(bench.take(), ['page:Data→2', 'page:Data→3'])
+  }
+})
+
+t.test('the home closes an entry before it looks at who shares it, for a write', async (t) => {
+  const cases: readonly [keyof typeof Kind, number, EntryStateName][] = [
+    ['WriteRequest', reader, 'ownedAway'],
+    ['WriteRequest', newcomer, 'transferring'],
+    ['UpgradeRequest', reader, 'ownedAway'],
+    ['WriteRequest', home, 'transferring'],
+  ]
+  for (const [kind, from, next] of cases) {
+    const bench = make()
+    reach.clean(bench.entry)
+    openEntry(bench)
+    const whileOpen = accessesWhileOpen(bench, () => request(bench.entry, kind, from))
+    t.strictSame(whileOpen, ['store control'], `${kind} from rank ${from}: that is to close it`)
+    t.equal(entryStateName(bench.entry.control(page)), next)
+    t.notOk(isClosed(bench), 'the mark is for clean entries only')
+  }
+})
+
+t.test('an entry that was closed for nothing is open again', async (t) => {
+  for (const open of [true, false]) {
+    const bench = make()
+    reach.clean(bench.entry)
+    if (open) openEntry(bench)
+    bench.held.add(page)
+    request(bench.entry, 'WriteRequest', reader)
+    t.ok(bench.entry.hasQueue(page))
+    t.equal(isClosed(bench), !open, 'as it was before, while the request waits')
+  }
 })
 
 // Who goes down; the next state; what is done.
@@ -393,7 +482,7 @@ const deaths: readonly [EntryStateName, number, string][] = [
   ['sharingConfirmed', owner, 'lost {} Lost(3,0)→1'],
   ['sharingConfirmed', reader, 'sharingConfirmed {}'],
   ['sharingWritten', owner, 'lost {} Lost(3,0)→1'],
-  ['sharingWritten', reader, 'clean {3}'],
+  ['sharingWritten', reader, 'clean {3} open'],
   ['transferring', owner, 'lost {} Lost(3,0)→1'],
   ['transferring', reader, 'lost {}'],
   ['transferring', newcomer, 'transferring {}'],

@@ -19,6 +19,7 @@ function makeSink() {
     sendPage: (to: number, kind: number, _region: number, _page: number, a: number, b: number) =>
       log.push(`page:${kindName(kind)}${words(a, b)}→${to}`),
     protect: (_region: number, _page: number, access: string) => log.push(`protect:${access}`),
+    open: () => undefined,
     wake: () => log.push('wake'),
     granted: () => log.push('granted'),
     lost: () => log.push('lost'),
@@ -103,7 +104,7 @@ t.test('an entry names any rank as its owner and requester', async (t) => {
 t.test('in a mesh of 32, words are as they always were', async (t) => {
   const { entry } = makeEntry(0, 32)
   entry.onRequest(page, Kind.ReadRequest, 31)
-  t.equal(entry.control(page), 0xffff0001, 'clean, and nobody owns it')
+  t.equal(entry.control(page), 0xffff4001, 'clean and closed, and nobody owns it')
   t.equal(entry.sharers(page), 2 ** 31 + 1)
   entry.onRequest(page, Kind.WriteRequest, 30)
   t.equal(entry.control(page), 0x1eff0106, 'transferring, busy, for rank 30')

@@ -110,6 +110,22 @@ upgradeCollecting
   lost           none protect:none lost:home=0:owner=3
   impossible: data dataToConfirm grant grantToConfirm grantPending invalidate recallRead
   impossible: recallWrite discardSent lowerHere forbidHere dropHere
+filling
+  readFault      fillingInVain
+  writeFault     fillingInVain
+  invalidate     fillingInVain InvalidateAck→2
+  discard        filling
+  lost           fillingInVain
+  impossible: data dataToConfirm grant grantToConfirm grantPending ack lastAck recallRead
+  impossible: recallWrite discardSent lowerHere forbidHere dropHere
+fillingInVain
+  readFault      fillingInVain
+  writeFault     fillingInVain
+  invalidate     fillingInVain InvalidateAck→2
+  discard        fillingInVain
+  lost           fillingInVain
+  impossible: data dataToConfirm grant grantToConfirm grantPending ack lastAck recallRead
+  impossible: recallWrite discardSent lowerHere forbidHere dropHere
 discarding
   readFault      discarding
   writeFault     discarding
@@ -135,6 +151,7 @@ function make(): { table: PageTable; bytes: Uint8Array; take: () => string[] } {
       log.push(`page:${kindName(kind)}${words(a, b)}→${to}`),
     protect: (_region, _page, access, invalidated) =>
       log.push(`protect:${access}${invalidated ? ':invalidated' : ''}`),
+    open: () => log.push('open'),
     wake: () => log.push('wake'),
     granted: () => log.push('granted'),
     lost: (_region, _page, itsHome, owner) => log.push(`lost:home=${itsHome}:owner=${owner}`),
@@ -147,32 +164,38 @@ const fault = (table: PageTable, event: 'readFault' | 'writeFault'): void =>
 const acks = (1 << requester) | (1 << other)
 
 /** How a page comes to each state. */
-const reach: Record<PageStateName, (table: PageTable) => void> = {
+const reach: Record<PageStateName, (table: PageTable, bytes: Uint8Array) => void> = {
   none: () => undefined,
-  read: (table) => {
-    reach.reading(table)
+  read: (table, bytes) => {
+    reach.reading(table, bytes)
     table.step(page, PageEvent.data, home, NOBODY)
   },
-  write: (table) => {
-    reach.writing(table)
+  write: (table, bytes) => {
+    reach.writing(table, bytes)
     table.onGrant(page, home, 0, false)
   },
   reading: (table) => fault(table, 'readFault'),
   writing: (table) => fault(table, 'writeFault'),
-  upgrading: (table) => {
-    reach.read(table)
+  upgrading: (table, bytes) => {
+    reach.read(table, bytes)
     fault(table, 'writeFault')
   },
-  collecting: (table) => {
-    reach.writing(table)
+  collecting: (table, bytes) => {
+    reach.writing(table, bytes)
     table.onGrant(page, home, acks, false)
   },
-  upgradeCollecting: (table) => {
-    reach.upgrading(table)
+  upgradeCollecting: (table, bytes) => {
+    reach.upgrading(table, bytes)
     table.onGrant(page, home, acks, false)
   },
-  discarding: (table) => {
-    reach.read(table)
+  // A thread does this, without the engine.
+  filling: (_table, bytes) => (bytes[page] = PageState.filling),
+  fillingInVain: (table, bytes) => {
+    reach.filling(table, bytes)
+    fault(table, 'readFault')
+  },
+  discarding: (table, bytes) => {
+    reach.read(table, bytes)
     table.step(page, PageEvent.discard, me, NOBODY)
   },
 }
@@ -210,8 +233,8 @@ function feedLastAck(table: PageTable): void {
 }
 
 function observe(state: PageStateName, event: PageEventName): string {
-  const { table, take } = make()
-  reach[state](table)
+  const { table, bytes, take } = make()
+  reach[state](table, bytes)
   if (stateName(table.byte(page)) !== state) return `${state} is not reached`
   take()
   const [from, give] = feed[event]
@@ -234,7 +257,7 @@ const states = Object.keys(PageState) as PageStateName[]
 
 t.test('each state and each event is written down, and no other', async (t) => {
   t.strictSame(uncovered(expected, states, PAGE_EVENTS), [])
-  t.equal(states.length * PAGE_EVENTS.length, 162, 'a cell is new: say here what it does')
+  t.equal(states.length * PAGE_EVENTS.length, 198, 'a cell is new: say here what it does')
 })
 
 t.test('what is not written down is noticed', async (t) => {
@@ -251,7 +274,7 @@ t.test('each cell does what is written down', async (t) => {
       exercised++
     }
   }
-  t.equal(exercised, 162)
+  t.equal(exercised, 198)
 })
 
 t.test('the bits of a state say what native code may do', async (t) => {
@@ -259,7 +282,7 @@ t.test('the bits of a state say what native code may do', async (t) => {
     const byte = PageState[state]
     t.equal(permits(byte, 'read'), /^(read|write|upgrading|upgradeCollecting)$/.test(state), state)
     t.equal(permits(byte, 'write'), state === 'write', state)
-    t.equal((byte & 0x04) !== 0, /ing$/i.test(state), `${state}: pending`)
+    t.equal((byte & 0x04) !== 0, /ing(InVain)?$/i.test(state), `${state}: pending`)
     t.equal((byte & 0x80) !== 0, /^(reading|writing)$/.test(state), `${state}: takes bytes`)
     t.equal(byte & PAGE_HELD, 0, state)
     t.equal(byte & PAGE_DIRECT, 0, state)
@@ -272,7 +295,7 @@ t.test('a step takes the right to answer directly away', async (t) => {
   for (const state of ['reading', 'writing', 'upgrading'] as const) {
     for (const event of ['readFault', 'writeFault', 'invalidate', 'discard'] as const) {
       const { table, bytes } = make()
-      reach[state](table)
+      reach[state](table, bytes)
       bytes[page] |= PAGE_DIRECT
       feed[event][1](table)
       t.equal(bytes[page] & PAGE_DIRECT, 0, `${state} × ${event}`)
@@ -282,16 +305,16 @@ t.test('a step takes the right to answer directly away', async (t) => {
 })
 
 t.test('a recall for the home itself brings the page back at once', async (t) => {
-  const { table, take } = make()
-  reach.write(table)
+  const { table, bytes, take } = make()
+  reach.write(table, bytes)
   take()
   table.step(page, PageEvent.recallRead, home, home)
   t.strictSame(take(), ['protect:read', 'page:Data(0,1)→0'])
 })
 
 t.test('an invalidation for nobody is not acknowledged', async (t) => {
-  const { table, take } = make()
-  reach.read(table)
+  const { table, bytes, take } = make()
+  reach.read(table, bytes)
   take()
   table.step(page, PageEvent.invalidate, home, NOBODY)
   t.strictSame(take(), ['protect:none:invalidated'])
@@ -305,7 +328,7 @@ t.test('what would lower a page that is held waits for the last release', async 
       const wanted = expected.get(state)!.get(event)!
       if (wanted === 'impossible') continue
       const { table, bytes, take } = make()
-      reach[state](table)
+      reach[state](table, bytes)
       table.hold(page)
       table.hold(page)
       take()
@@ -325,8 +348,8 @@ t.test('what would lower a page that is held waits for the last release', async 
 })
 
 t.test('a page that is held and has no copy lets go at once', async (t) => {
-  const { table, take } = make()
-  reach.read(table)
+  const { table, bytes, take } = make()
+  reach.read(table, bytes)
   table.hold(page)
   table.onLost(page, home, other)
   take()
@@ -338,8 +361,8 @@ t.test('a page that is held and has no copy lets go at once', async (t) => {
 })
 
 t.test('a hold stays over a request of the same page', async (t) => {
-  const { table } = make()
-  reach.read(table)
+  const { table, bytes } = make()
+  reach.read(table, bytes)
   table.hold(page)
   fault(table, 'writeFault')
   t.equal(table.byte(page), PageState.upgrading | PAGE_HELD)
@@ -358,8 +381,8 @@ t.test('acknowledgements may come before the grant that counts them', async (t) 
   ]
   for (const state of ['writing', 'upgrading'] as const) {
     for (const order of orders) {
-      const { table, take } = make()
-      reach[state](table)
+      const { table, bytes, take } = make()
+      reach[state](table, bytes)
       take()
       order.forEach((what, index) => {
         if (what === 'grant') table.onGrant(page, home, acks, false)
@@ -375,7 +398,7 @@ t.test('acknowledgements may come before the grant that counts them', async (t) 
 t.test('a member that is down need not acknowledge', async (t) => {
   for (const state of ['writing', 'upgrading'] as const) {
     const before = make()
-    reach[state](before.table)
+    reach[state](before.table, before.bytes)
     before.take()
     before.table.memberDown(requester)
     before.table.onGrant(page, home, acks, false)
@@ -384,7 +407,7 @@ t.test('a member that is down need not acknowledge', async (t) => {
     t.strictSame(before.take(), ['protect:write', 'granted', 'Confirm→0'], 'down before the grant')
 
     const after = make()
-    reach[state](after.table)
+    reach[state](after.table, after.bytes)
     after.table.onGrant(page, home, acks, false)
     after.take()
     after.table.onAck(page, other)
@@ -395,10 +418,15 @@ t.test('a member that is down need not acknowledge', async (t) => {
 
 t.test('what is asked of a home that is down is lost; what is here stays', async (t) => {
   for (const state of states) {
-    const { table, take } = make()
-    reach[state](table)
+    const { table, bytes, take } = make()
+    reach[state](table, bytes)
     take()
     table.memberDown(home)
+    if (/^filling/.test(state)) {
+      // Its thread goes on, and is told when it asks.
+      t.strictSame([stateName(table.byte(page)), ...take()], ['fillingInVain'], state)
+      continue
+    }
     const pending = (PageState[state] & 0x04) !== 0
     t.equal(stateName(table.byte(page)), pending ? 'none' : state)
     const forbids = pending && permits(PageState[state], 'read')
@@ -409,7 +437,7 @@ t.test('what is asked of a home that is down is lost; what is here stays', async
 
 t.test('a faulting thread that is quicker is seen', async (t) => {
   const { table, bytes, take } = make()
-  reach.read(table)
+  reach.read(table, bytes)
   take()
   // The thread changes the byte between the look and the exchange.
   const compareExchange = Atomics.compareExchange

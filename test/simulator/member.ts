@@ -4,7 +4,7 @@ import type { EngineContext } from '../../dist/engine/context.js'
 import { Members } from '../../dist/engine/members.js'
 import { Synchronization } from '../../dist/engine/synchronization.js'
 import { RegionCoherence } from '../../dist/protocol/coherence.js'
-import { ENTRY_BUSY, EntryState } from '../../dist/protocol/directory.js'
+import { ENTRY_BUSY, ENTRY_CLOSED, EntryState } from '../../dist/protocol/directory.js'
 import { Kind } from '../../dist/protocol/messages.js'
 import {
   PAGE_DIRECT,
@@ -300,7 +300,7 @@ export class Member implements CoherenceSink {
     if (kind !== Kind.ReadRequest || !this.isIdle || this.woken) return false
     if (this.world.settings.members > NATIVE_MEMBERS || !this.members.isUp(from)) return false
     const control = this.coherence.directory.control(page)
-    return (control & (ENTRY_BUSY | 0xff)) === EntryState.clean
+    return (control & (ENTRY_CLOSED | ENTRY_BUSY | 0xff)) === EntryState.clean
   }
 
   private serve({ from, page, hop }: Message): void {
@@ -579,6 +579,11 @@ export class Member implements CoherenceSink {
 
   protect(_region: number, page: number, access: 'none' | Access, invalidated: boolean): void {
     this.actions.push({ page, access: Mmu[access], invalidated })
+  }
+
+  /** Before any other step of this member's; members of the simulator read nothing by themselves. */
+  open(_region: number, page: number): void {
+    this.directory[2 * this.world.homes.indexOf(page)] &= ~ENTRY_CLOSED
   }
 
   wake(_region: number, page: number): void {

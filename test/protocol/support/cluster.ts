@@ -2,6 +2,7 @@ import { PagemeshError } from '../../../dist/errors.js'
 import { RegionCoherence } from '../../../dist/protocol/coherence.js'
 import {
   ENTRY_BUSY,
+  ENTRY_CLOSED,
   ENTRY_EVENTS,
   EntryState,
   entryStateName,
@@ -45,10 +46,15 @@ const REGION = 7
 const ACCEPTS_DATA = 0x80 // native/memory/page_state.h
 const EXPECTS_WRITE_BACK = 0x80 // native/binding/session.cc
 
+/** What a thread that fills a page by itself does next; native/memory/fault.cc. */
+export type FillStep = 'add' | 'copy' | 'raise'
+
 interface Thread {
   page: number
   access: Access
-  state: 'idle' | 'running' | 'asleep'
+  state: 'idle' | 'running' | 'asleep' | FillStep
+  /** It could not fill the page by itself, and asks by message. */
+  refused: boolean
   /** A read-modify-write in two steps, as a processor with load-linked and store-conditional. */
   modifies: boolean
   /** What it has loaded. Gone when the processor's reservation is: at a fault, or a change. */
@@ -64,6 +70,9 @@ interface Fault {
 type Action =
   | { readonly does: 'protect'; readonly page: number; readonly access: number }
   | { readonly does: 'wake'; readonly page: number }
+
+/** What a thread looks at before it adds its member to the sharers. */
+export type AddRule = 'control' | 'discard'
 
 /** Ways to break the world around the protocol, to prove that the checks notice. */
 export interface Sabotage {
@@ -81,6 +90,19 @@ export interface Sabotage {
   readonly hastyDiscards?: boolean
   /** Threads take any answer for the last one, whoever sent it and whatever is still to come. */
   readonly hastyAnswers?: boolean
+  /**
+   * What a thread that fills a page does not look at when it adds its member. At the control word
+   * it looks before, when it begins.
+   */
+  readonly addsWithout?: AddRule
+  /** A notice that a copy was given back counts as seen when the home takes it up, not after. */
+  readonly endsDiscardEarly?: boolean
+  /** A thread copies the frame first, and adds its member then. */
+  readonly copiesFirst?: boolean
+  /** A thread uses a copy although the engine has said that it must not. */
+  readonly raisesInVain?: boolean
+  /** Entries are opened while the engine steps, before protections are lowered. */
+  readonly opensAtOnce?: boolean
   /** The transport does not keep the order of a pair. */
   readonly unordered?: boolean
   /** False: this member is never told that another is down. */
@@ -94,6 +116,8 @@ export interface ClusterOptions {
   readonly threads?: number
   /** How many operations the threads and the engine's callers may begin in all. */
   readonly operations: number
+  /** Members with parts: each only writes, or only reads and gives back. Without: all do all. */
+  readonly writers?: readonly number[]
   /**
    * 'atOnce': a step's actions are carried out with the step. 'batched': as the engine does it, the
    * actions of a batch of events come after it, protections first, and threads run in between.
@@ -116,6 +140,14 @@ export interface ClusterOptions {
   readonly sendFails?: () => boolean
   /** Faulting threads look for the answers to their own requests, past whatever is before them. */
   readonly direct?: boolean
+  /** All members are on one host: a thread that reads may copy the home's frame by itself. */
+  readonly oneSided?: boolean
+  /**
+   * Threads do so also where their member is a sharer already, without having a copy. Native code
+   * refuses that, and need not: the home tells every sharer of a write. It is the notice of a copy
+   * given back that must not be under way.
+   */
+  readonly fillsAgain?: boolean
   /** How many members may die. */
   readonly deaths?: number
   /** Which part of what a dying member has sent still arrives. */
@@ -138,11 +170,20 @@ export type Choice =
   | { readonly do: 'prefetch'; at: number; page: number; access: Access }
   | { readonly do: 'discard' | 'pin' | 'park'; at: number; page: number }
   | { readonly do: 'kill'; at: number }
-  | { readonly do: 'run'; at: number; thread: number }
+  | { readonly do: 'run' | FillStep; at: number; thread: number }
   | { readonly do: 'arrive' | 'answer' | 'serve'; at: number; from: number; index: number }
-  | { readonly do: 'event' | 'fault' | 'action' | 'send'; at: number }
+  | { readonly do: 'event' | 'fault' | 'action' | 'open' | 'send'; at: number }
   | { readonly do: 'release'; at: number; page: number }
   | { readonly do: 'noticeDown'; at: number; down: number }
+  /** While the engine of `at` takes a step, a thread of `by` adds its member to an entry there. */
+  | {
+      readonly do: 'amid'
+      at: number
+      by: number
+      thread: number
+      place: number
+      step: Exclude<Choice, { do: 'amid' }>
+    }
 
 /** Choices that begin something, as opposed to those that carry on what has begun. */
 const BEGINNINGS: ReadonlySet<string> = new Set([
@@ -153,7 +194,15 @@ const BEGINNINGS: ReadonlySet<string> = new Set([
   'park',
   'kill',
 ])
-export const begins = (choice: Choice): boolean => BEGINNINGS.has(choice.do)
+export const begins = (choice: Choice): boolean =>
+  choice.do === 'amid' ? begins(choice.step) : BEGINNINGS.has(choice.do)
+
+/** Steps in which an engine works at its entries. */
+const ENGINE_STEPS: ReadonlySet<string> = new Set([
+  ...['arrive', 'event', 'fault', 'release', 'noticeDown', 'prefetch', 'discard'],
+])
+/** At so many places within one step of an engine somebody may add itself; three are enough. */
+export const ADD_PLACES = 4
 
 /** What is checked, by name. */
 export type Invariant =
@@ -189,12 +238,16 @@ export class Member implements CoherenceSink {
   readonly threads: Thread[]
   readonly coherence: RegionCoherence
   inbox: Message[] = []
+  /** What the engine steps through at this moment. */
+  stepping: Message | undefined
   /** A batch of events is being stepped through: nothing new arrives. */
   inBatch = false
   /** Actions are being carried out: the engine does nothing else. */
   flushing = false
   faults: Fault[] = []
   actions: Action[] = []
+  /** Pages to open once all actions have been carried out. */
+  opens: number[] = []
   sends: Message[] = []
   /** Pages given back, of which the home has not been told yet. */
   discarded: number[] = []
@@ -215,6 +268,7 @@ export class Member implements CoherenceSink {
       page: 0,
       access: 'read',
       state: 'idle',
+      refused: false,
       modifies: false,
       loaded: undefined,
     }))
@@ -285,6 +339,16 @@ export class Member implements CoherenceSink {
     this.perform({ does: 'protect', page, access: Mmu[access] })
   }
 
+  open(_region: number, page: number): void {
+    const atOnce = this.cluster.options.actions === 'atOnce'
+    if (atOnce || this.cluster.sabotage.opensAtOnce === true) this.openEntry(page)
+    else this.opens.push(page)
+  }
+
+  openEntry(page: number): void {
+    this.directory[2 * this.cluster.homes.indexOf(page)] &= ~ENTRY_CLOSED
+  }
+
   wake(_region: number, page: number): void {
     this.perform({ does: 'wake', page })
   }
@@ -298,7 +362,7 @@ export class Member implements CoherenceSink {
   lost(_region: number, page: number, home: number, owner: number): void {
     this.cluster.checkLost(this, page, home, owner)
     for (const thread of this.threads) {
-      if (thread.state === 'idle' || thread.page !== page) continue
+      if (thread.state === 'idle' || thread.page !== page || isFilling(thread)) continue
       thread.state = 'idle'
       this.cluster.lostTouches++
     }
@@ -317,9 +381,12 @@ export class Member implements CoherenceSink {
   carryOut(action: Action): void {
     const wakes = action.does === 'wake' || action.access !== Mmu.none
     if (action.does === 'protect') this.mmu[action.page] = action.access
-    if (!wakes || this.cluster.sabotage.wake === false) return
+    if (wakes && this.cluster.sabotage.wake !== false) this.wakeThreads(action.page)
+  }
+
+  private wakeThreads(page: number): void {
     for (const thread of this.threads) {
-      if (thread.state === 'asleep' && thread.page === action.page) thread.state = 'running'
+      if (thread.state === 'asleep' && thread.page === page) thread.state = 'running'
     }
   }
 
@@ -338,10 +405,88 @@ export class Member implements CoherenceSink {
       // RaiseIfPermitted: it tries again, and may be too late.
       this.mmu[page] = permits(this.states[page], 'write') ? Mmu.write : Mmu.read
     } else {
-      thread.state = 'asleep'
       thread.loaded = undefined
+      if (this.mayFill(thread)) {
+        this.states[page] = PageState.filling
+        thread.state = this.cluster.sabotage.copiesFirst === true ? 'copy' : 'add'
+        return
+      }
+      thread.state = 'asleep'
+      thread.refused = false
       this.ask(page, access)
     }
+  }
+
+  // How a thread takes a copy from the home's frame by itself. Anything may come between two steps.
+
+  private mayFill({ page, access, refused }: Thread): boolean {
+    const { options, sabotage, homes } = this.cluster
+    if (options.oneSided !== true || access !== 'read' || refused) return false
+    if (homes.homeOf(page) === this.rank || this.states[page] !== PageState.none) return false
+    return sabotage.addsWithout !== 'control' || this.mayAdd(page, undefined)
+  }
+
+  /** Whether one compare-and-swap of the entry at its home adds this member to the sharers. */
+  mayAdd(page: number, without = this.cluster.sabotage.addsWithout): boolean {
+    const { homes, members, options } = this.cluster
+    const home = members[homes.homeOf(page)]
+    const [control, sharers] = home.entryWords(page)
+    const bit = 1 << this.rank
+    // Only the home's own steps count its members that are down, so a member that is down adds
+    // itself no more.
+    if ((this.down & (1 << home.rank)) !== 0) return false
+    if (without !== 'control' && (control & ADD_MASK) !== EntryState.clean) return false
+    if (options.fillsAgain !== true && (sharers & bit) !== 0) return false
+    return without === 'discard' || !this.cluster.isDiscardUnderWay(this.rank, home, page)
+  }
+
+  entryWords(page: number): [number, number] {
+    const entry = 2 * this.cluster.homes.indexOf(page)
+    return [this.directory[entry], this.directory[entry + 1]]
+  }
+
+  add(thread: Thread): void {
+    const { page } = thread
+    const { homes, members, sabotage } = this.cluster
+    if (this.mayAdd(page)) {
+      members[homes.homeOf(page)].directory[2 * homes.indexOf(page) + 1] |= 1 << this.rank
+      thread.state = sabotage.copiesFirst === true ? 'raise' : 'copy'
+    } else if (this.states[page] === PageState.filling) {
+      this.states[page] = PageState.none
+      thread.state = 'running'
+      thread.refused = true
+    } else {
+      this.fillAnew(thread)
+    }
+  }
+
+  copy(thread: Thread): void {
+    const { page } = thread
+    const { homes, members, sabotage } = this.cluster
+    if (this.mmu[page] !== Mmu.none) {
+      const why = `rank ${this.rank} copies page ${page} into its frame under a readable page`
+      this.cluster.fail(why, 'no bytes under a page in use')
+    }
+    this.frames[page] = members[homes.homeOf(page)].frames[page]
+    this.forgetLoaded(page)
+    thread.state = sabotage.copiesFirst === true ? 'add' : 'raise'
+  }
+
+  raise(thread: Thread): void {
+    const { page } = thread
+    if (this.states[page] !== PageState.filling && this.cluster.sabotage.raisesInVain !== true) {
+      return this.fillAnew(thread)
+    }
+    this.states[page] = PageState.read
+    thread.state = 'running'
+    this.wakeThreads(page)
+  }
+
+  /** It was in vain: the engine asks for the page. */
+  private fillAnew(thread: Thread): void {
+    this.states[thread.page] = PageState.none
+    thread.state = 'asleep'
+    this.faults.push({ page: thread.page, access: 'read', unsentState: 0 })
   }
 
   private use(thread: Thread): void {
@@ -396,7 +541,7 @@ export class Member implements CoherenceSink {
     if (message?.kind !== Kind.ReadRequest || this.inbox.length > 0) return false
     if ((this.down & (1 << message.from)) !== 0) return false
     const control = this.coherence.directory.control(message.page)
-    return (control & (ENTRY_BUSY | 0xff)) === EntryState.clean
+    return (control & ADD_MASK) === EntryState.clean
   }
 
   serve({ from, page }: Message): void {
@@ -429,9 +574,7 @@ export class Member implements CoherenceSink {
     this.fill(message)
     const settled = kind === Kind.Data ? PageState.read : PageState.write
     this.states[page] = settled | (this.states[page] & PAGE_HELD)
-    for (const thread of this.threads) {
-      if (thread.state === 'asleep' && thread.page === page) thread.state = 'running'
-    }
+    this.wakeThreads(page)
   }
 
   /** Bytes come in; what Session::FrameFor allows. */
@@ -465,7 +608,12 @@ export class Member implements CoherenceSink {
 
   onEvent(message: Message): void {
     if ((this.down & (1 << message.from)) !== 0) return
-    this.coherence.onMessage(message.kind, message.page, message.from, message.a, message.b)
+    this.stepping = message
+    try {
+      this.coherence.onMessage(message.kind, message.page, message.from, message.a, message.b)
+    } finally {
+      this.stepping = undefined
+    }
   }
 
   onFault(fault: Fault): void {
@@ -487,6 +635,11 @@ export class Member implements CoherenceSink {
     this.coherence.memberDown(rank)
   }
 }
+
+/** What native code compares of a control word: the state, and that it is neither busy nor closed. */
+const ADD_MASK = ENTRY_CLOSED | ENTRY_BUSY | 0xff
+const isFilling = ({ state }: Thread): boolean =>
+  state === 'add' || state === 'copy' || state === 'raise'
 
 const REQUEST_OF: ReadonlyMap<number, number> = new Map([
   [PageState.reading, Kind.ReadRequest],
@@ -529,6 +682,8 @@ export class Cluster {
   everDied = false
   lostTouches = 0
   touches = 0
+  /** The last place within a step at which somebody added itself. */
+  latestAdd = 0
   trace: string[] | undefined
 
   constructor(readonly options: ClusterOptions) {
@@ -568,6 +723,20 @@ export class Cluster {
     return Number.isNaN(message.contents) ? sender.frames[message.page] : message.contents!
   }
 
+  /**
+   * A notice that `rank` gave its copy back, which its home is not through with: the step that takes
+   * the bit away counts until its end.
+   */
+  isDiscardUnderWay(rank: number, home: Member, page: number): boolean {
+    const { stepping, inbox } = home
+    const isIt = (message: Message): boolean =>
+      message.kind === Kind.Discard && message.page === page && message.from === rank
+    if (stepping !== undefined && this.sabotage.endsDiscardEarly !== true && isIt(stepping)) {
+      return true
+    }
+    return this.channelOf(rank, home.rank).some(isIt) || inbox.some(isIt)
+  }
+
   /** A thread uses a page that the MMU lets it use. */
   use(member: Member, page: number, access: Access): void {
     this.touches++
@@ -596,18 +765,41 @@ export class Cluster {
       if (this.options.direct === true) this.answers(member, found)
       this.engineChoices(member, found)
       for (let thread = 0; thread < member.threads.length; thread++) {
-        if (member.threads[thread].state === 'running') {
-          found.push({ do: 'run', at: member.rank, thread })
-        }
+        const { state } = member.threads[thread]
+        if (state === 'idle' || state === 'asleep') continue
+        found.push({ do: state === 'running' ? 'run' : state, at: member.rank, thread })
       }
       this.noticeChoices(member, found)
       this.beginnings(member, found)
     }
+    if (this.options.oneSided === true) this.addsAmid(found)
     return found
   }
 
+  /** Members add themselves to entries also in the middle of a step of the home's engine. */
+  private addsAmid(found: Choice[]): void {
+    const steps = found.filter((choice) => ENGINE_STEPS.has(choice.do))
+    if (steps.length === 0) return
+    for (const { rank: by, alive, threads } of this.members) {
+      if (!alive) continue
+      threads.forEach(({ state, page }, thread) => {
+        if (state !== 'add') return
+        const home = this.homes.homeOf(page)
+        for (const step of steps) {
+          if (step.at !== home || step.do === 'amid') continue
+          for (let place = 1; place <= ADD_PLACES; place++) {
+            found.push({ do: 'amid', at: home, by, thread, place, step })
+          }
+        }
+      })
+    }
+  }
+
   private arrivals(member: Member, found: Choice[]): void {
-    if (member.inBatch || member.actions.length + member.sends.length > 0) return
+    const { actions, opens, sends } = member
+    if (member.inBatch || actions.length + opens.length + sends.length > 0) return
+    // The engine takes all events at once: none waits for ever while it goes on with others.
+    if (member.faults.length > member.threads.length) return
     const at = member.rank
     for (let from = 0; from < this.members.length; from++) {
       const channel = this.channelOf(from, at)
@@ -633,10 +825,15 @@ export class Cluster {
 
   private engineChoices(member: Member, found: Choice[]): void {
     const at = member.rank
-    const first = this.sabotage.sendsFirst === true ? member.sends : member.actions
-    const second = this.sabotage.sendsFirst === true ? member.actions : member.sends
-    if (first.length > 0) found.push({ do: first === member.sends ? 'send' : 'action', at })
-    else if (second.length > 0) found.push({ do: second === member.sends ? 'send' : 'action', at })
+    const { actions, opens, sends } = member
+    const sendsFirst = this.sabotage.sendsFirst === true && sends.length > 0
+    if (actions.length > 0 && !sendsFirst) {
+      found.push({ do: 'action', at })
+    } else {
+      // Nothing depends on which of the two come first.
+      if (opens.length > 0 && !sendsFirst) found.push({ do: 'open', at })
+      if (sends.length > 0) found.push({ do: 'send', at })
+    }
     if (member.flushing) return
     if (member.inbox.length > 0) found.push({ do: 'event', at })
     if (member.faults.length > 0) found.push({ do: 'fault', at })
@@ -672,14 +869,18 @@ export class Cluster {
     if (this.operationsLeft === 0) return
     for (let page = 0; page < options.pages; page++) {
       const thread = member.threads.findIndex(({ state }) => state === 'idle')
+      const { writers } = options
+      const reads = writers?.includes(at) !== true
       if (thread >= 0) {
-        found.push({ do: 'touch', at, thread, page, access: 'read' })
-        found.push({ do: 'touch', at, thread, page, access: 'write' })
+        if (reads) found.push({ do: 'touch', at, thread, page, access: 'read' })
+        if (!reads || writers === undefined) {
+          found.push({ do: 'touch', at, thread, page, access: 'write' })
+        }
         if (options.modifies === true) {
           found.push({ do: 'touch', at, thread, page, access: 'read', modifies: true })
         }
       }
-      this.commands(member, page, found)
+      if (reads) this.commands(member, page, found)
     }
   }
 
@@ -731,12 +932,19 @@ export class Cluster {
           page: choice.page,
           access: choice.access,
           state: 'running',
+          refused: false,
           modifies: choice.modifies === true,
           loaded: undefined,
         }
         return member.run(member.threads[choice.thread])
       case 'run':
         return member.run(member.threads[choice.thread])
+      case 'add':
+      case 'copy':
+      case 'raise':
+        return member[choice.do](member.threads[choice.thread])
+      case 'amid':
+        return this.amid(member, choice)
       case 'prefetch':
         return member.touch(choice.page, choice.access)
       case 'discard':
@@ -767,6 +975,9 @@ export class Cluster {
       case 'action':
         member.carryOut(member.actions.shift()!)
         return this.settleFlush(member)
+      case 'open':
+        member.openEntry(member.opens.shift()!)
+        return this.settleFlush(member)
       case 'send':
         this.post(member.sends.shift()!)
         return this.settleFlush(member)
@@ -776,6 +987,27 @@ export class Cluster {
         this.channelOf(choice.down, choice.at).length = 0
         return member.noticeDown(choice.down)
     }
+  }
+
+  /**
+   * A step of the home's engine, and a thread of another member adds itself just before the engine
+   * looks at the sharers, or changes the entry: before the first access to the entry of this kind at
+   * which it can, the second, and so on.
+   */
+  private amid(home: Member, { by, thread, place, step }: Choice & { do: 'amid' }): void {
+    const member = this.members[by]
+    const adding = member.threads[thread]
+    const entry = 2 * this.homes.indexOf(adding.page)
+    let left = place
+    const before = (array: unknown, index: number, writes: boolean): void => {
+      const matters = index === entry + 1 || (index === entry && writes)
+      if (array !== home.directory || !matters || adding.state !== 'add') return
+      if (!member.mayAdd(adding.page) || --left > 0) return
+      this.trace?.push(`    rank ${by} adds itself`)
+      this.latestAdd = Math.max(this.latestAdd, place)
+      member.add(adding)
+    }
+    watchAtomics(before, () => this.carryOut(home, step))
   }
 
   private arrive(member: Member, from: number, index: number): void {
@@ -802,7 +1034,7 @@ export class Cluster {
   }
 
   private settleFlush(member: Member): void {
-    member.flushing = member.actions.length + member.sends.length > 0
+    member.flushing = member.actions.length + member.opens.length + member.sends.length > 0
     if (member.flushing) return
     for (const page of member.discarded.splice(0)) member.coherence.discardSent(page)
   }
@@ -829,7 +1061,9 @@ export class Cluster {
       const state = control & 0xff
       const owner = (control >>> 16) & 0xff
       const owned = state === EntryState.ownedAway || (control & ENTRY_BUSY) !== 0
-      const wants = (member.states[page] & 0x0c) === 0x0c || permits(member.states[page], 'write')
+      const byte = member.states[page]
+      const asks = (byte & 0x0c) === 0x0c && byte !== PageState.fillingInVain
+      const wants = asks || permits(byte, 'write')
       if (wants || home === member.rank || (owned && owner === member.rank)) {
         this.mayBeLost[page] |= bit
       }
@@ -912,9 +1146,10 @@ export class Cluster {
       const why = `${where} is ${stateText(state)}, and the MMU allows ${member.mmu[page]}`
       this.fail(why, 'directory and page tables agree')
     }
-    const { parking, placement, direct } = this.options
+    const { parking, placement, direct, oneSided } = this.options
     // A thread that took its answer itself may have raised the page before an older action came.
-    const exact = parking !== true && placement !== 'cyclic' && direct !== true
+    const itself = direct === true || oneSided === true
+    const exact = parking !== true && placement !== 'cyclic' && !itself
     if (exact && member.mmu[page] !== allowed) {
       const why = `${where} is ${stateText(state)}, and the MMU allows only ${member.mmu[page]}`
       this.fail(why, 'directory and page tables agree')
@@ -996,7 +1231,32 @@ export class Cluster {
   }
 }
 
+/** Runs something, and tells of each atomic access just before it. */
+function watchAtomics(
+  before: (array: unknown, index: number, writes: boolean) => void,
+  run: () => void,
+): void {
+  const names = ['load', 'store', 'or', 'and', 'compareExchange'] as const
+  const atomics = Atomics as unknown as Record<string, (...args: unknown[]) => unknown>
+  const originals = names.map((name) => [name, atomics[name]] as const)
+  for (const [name, original] of originals) {
+    atomics[name] = (array, index, ...rest) => {
+      before(array, index as number, name !== 'load')
+      return original(array, index, ...rest)
+    }
+  }
+  try {
+    run()
+  } finally {
+    for (const [name, original] of originals) atomics[name] = original
+  }
+}
+
 export function describeChoice(choice: Choice): string {
+  if (choice.do === 'amid') {
+    const { by, place, step } = choice
+    return `${describeChoice(step)}; amid it, at place ${place}, rank ${by} adds itself`
+  }
   const { do: what, at, ...rest } = choice
   const details = Object.entries(rest).map(([name, value]) => `${name} ${value}`)
   return `rank ${at}: ${what} ${details.join(', ')}`.trimEnd()

@@ -33,6 +33,7 @@ export function optionsOf(random: Random, fixed: Partial<ClusterOptions>): Clust
     holdGranted: () => random.chance(holds),
     sendFails: () => random.chance(unsent),
     survives: (count) => random.below(count + 1),
+    oneSided: random.chance(0.5),
     ...fixed,
     ...(sabotage === undefined ? {} : { sabotage }),
   }
