@@ -22,14 +22,14 @@ import { programOf, variantsOf } from './lib/variants.mjs'
 /** @typedef {import('./lib/count.mjs').Result} Result */
 
 const mostMembers = 32
-const transports = ['tcp', 'verbs', 'auto']
+const transports = ['shm', 'tcp', 'verbs', 'auto']
 /** Patience with one run: under emulation an iteration takes milliseconds. */
 const runTimeoutMs = 60_000
 const iterationTimeoutMs = 50
 
 const usage = `usage: npm run litmus -- [NAME…] [options]
   NAME            tests, as 'SB' or '2+2W'; all without a name; 'list' shows them
-  --transport T   tcp, verbs or auto: how the members reach each other (default tcp)
+  --transport T   shm, tcp, verbs or auto: how the members reach each other (default shm)
   --members N     at least so many members, 2 to ${mostMembers}; the rest looks on (default: one per thread)
   --iterations N  of each test in each variant, 1 to 1000000 (default 10000)
   --seed N        of delays, homes, and who runs what, 0 to 4294967295 (default 1)
@@ -44,7 +44,7 @@ function parseCommandLine(args) {
       args,
       allowPositionals: true,
       options: {
-        transport: { type: 'string', default: 'tcp' },
+        transport: { type: 'string', default: 'shm' },
         members: { type: 'string', default: '2' },
         iterations: { type: 'string', default: '10000' },
         seed: { type: 'string', default: '1' },

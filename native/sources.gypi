@@ -3,7 +3,9 @@
   'variables': {
     'pagemesh_sources': [
       'native/addon.cc',
+      'native/base/bell.cc',
       'native/base/check.cc',
+      'native/base/sealed_memory.cc',
       'native/base/spin.cc',
       'native/binding/arguments.cc',
       'native/binding/exports_machine.cc',
@@ -15,6 +17,10 @@
       'native/memory/fault_sigsegv.cc',
       'native/memory/region.cc',
       'native/memory/word_block.cc',
+      'native/transport/shm/shm_peer.cc',
+      'native/transport/shm/shm_ring.cc',
+      'native/transport/shm/shm_socket.cc',
+      'native/transport/shm/shm_transport.cc',
       'native/transport/tcp/tcp_connection.cc',
       'native/transport/tcp/tcp_transport.cc',
       'native/transport/verbs/verbs_device.cc',

@@ -14,7 +14,7 @@ import {
   readRendezvous,
 } from '../cluster/launch-environment.js'
 import { type EngineData, JOIN_ID } from '../engine/commands.js'
-import type { TransportReport } from '../engine/link-setup.js'
+import type { TransportReport } from '../engine/links.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
 import { EngineClient } from './engine-client.js'

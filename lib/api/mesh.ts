@@ -1,6 +1,7 @@
 import { MAX_ATOMIC_BYTES, type OpenedRegion, WORD_BYTES } from '../engine/commands.js'
-import type { TransportReport } from '../engine/link-setup.js'
-import type { Addon } from '../native/addon.js'
+import type { TransportInUse } from '../cluster/transport-names.js'
+import type { TransportReport } from '../engine/links.js'
+import { LinkWay, type Addon } from '../native/addon.js'
 import type { Placement } from '../protocol/placement.js'
 import type { EngineClient } from './engine-client.js'
 import { left, Region, type Stats } from './region.js'
@@ -38,10 +39,12 @@ export interface RegionOptions {
 
 /** What all regions did, and over which transport. */
 export interface MeshStats extends Stats {
-  /** How this member reaches the others: 'mixed' is some of them by verbs. */
-  transport: 'tcp' | 'verbs' | 'mixed'
-  /** The RDMA device in use, or why there is none. */
+  /** How this member reaches the others: 'mixed' is not all of them the same way. */
+  transport: TransportInUse
+  /** The memory or RDMA device in use, or why there is none. */
   transportDetail: string
+  /** How many messages have come by memory of this host. */
+  shmMessages: number
   /** How many messages have come by verbs. */
   verbsMessages: number
 }
@@ -60,7 +63,7 @@ export class Mesh implements AsyncDisposable {
   private readonly regions = new Map<string, Region>()
   private leaving: Promise<void> | undefined
   private left = false
-  private lastVerbsMessages = 0
+  private lastMessages: Pick<MeshStats, 'shmMessages' | 'verbsMessages'> | undefined
 
   /** @internal */
   constructor(
@@ -127,12 +130,13 @@ export class Mesh implements AsyncDisposable {
       bytesSent: 0,
       invalidations: 0,
       pagesParked: 0,
+      directReads: 0,
       waitMs: 0,
       wordsByRdma: 0,
       wordsByHome: 0,
       transport: this.report.transport,
       transportDetail: this.report.detail,
-      verbsMessages: this.left ? this.lastVerbsMessages : this.countVerbsMessages(),
+      ...(this.lastMessages ?? this.countMessages()),
     }
     for (const region of this.regions.values()) {
       for (const [name, value] of Object.entries(region.stats())) {
@@ -156,12 +160,16 @@ export class Mesh implements AsyncDisposable {
     return this.leave()
   }
 
-  private countVerbsMessages(): number {
-    return this.addon.linkRecords(this.client.session)
+  private countMessages(): Pick<MeshStats, 'shmMessages' | 'verbsMessages'> {
+    const { addon, client } = this
+    return {
+      shmMessages: addon.linkRecords(client.session, LinkWay.shm),
+      verbsMessages: addon.linkRecords(client.session, LinkWay.verbs),
+    }
   }
 
   private async finish(): Promise<void> {
-    this.lastVerbsMessages = this.countVerbsMessages()
+    this.lastMessages = this.countMessages()
     this.left = true
     const ended = this.client.ended()
     await this.client.ask({ op: 'leave' })

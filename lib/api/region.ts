@@ -31,6 +31,8 @@ export interface Stats {
    * `vm.max_map_count`. Its next touch is one of `localFaults`, without a message.
    */
   pagesParked: number
+  /** Of the read faults: pages that were copied from a home on this host without asking it. */
+  directReads: number
   /** How long threads of this member stood in faults, all together. */
   waitMs: number
   /** Word operations that this member asked for, and that a home's RDMA device carried out. */

@@ -1,4 +1,5 @@
 import type { RdmaDeviceName } from '../cluster/rdma-device.js'
+import type { TransportPolicy } from '../cluster/transport-names.js'
 import { checkAddress, checkMemlock, checkRdmaDevices } from './doctor-rdma.js'
 import { hasCapability, type Machine } from './machine.js'
 import { hasExternalSharedArrayBuffer, parseVersion } from './node-version.js'
@@ -24,7 +25,7 @@ export interface DoctorRequest {
   /** Where they listen. */
   readonly host: string
   readonly rdmaDevice: RdmaDeviceName | undefined
-  readonly transport: 'auto' | 'tcp' | 'verbs'
+  readonly transport: TransportPolicy
 }
 
 type Check = (machine: Machine, request: DoctorRequest) => Outcome | Promise<Outcome>

@@ -178,13 +178,14 @@ export async function checkAddress(machine: Machine, request: DoctorRequest): Pr
     }
   }
   const name = address === host ? address : `${host} (${address})`
+  const sharing = transport === 'auto' ? '; shared memory on this machine' : ''
   const found = machine.list(sysfsFolder).length === 0 ? noDevices : await machine.rdmaDevices()
   if (found === undefined || transport === 'tcp')
-    return { status: 'ok', value: `${name}, over TCP` }
+    return { status: 'ok', value: `${name}, over TCP${sharing}` }
   const choice = chooseRdmaPort(found, address, rdmaDevice, transport === 'verbs')
   if (!('obstacle' in choice)) {
     const { device, port, gidIndex } = choice
-    return { status: 'ok', value: `${name}, over ${device} port ${port} GID ${gidIndex}` }
+    return { status: 'ok', value: `${name}, over ${device} port ${port} GID ${gidIndex}${sharing}` }
   }
   const advice = addressAdvice(found, address, rdmaDevice !== undefined)
   const told = advice === undefined ? {} : { advice }
@@ -193,7 +194,7 @@ export async function checkAddress(machine: Machine, request: DoctorRequest): Pr
   }
   // Without any device there is nothing that the address could be wrong about.
   if (found.devices.length === 0 || found.unavailable !== '') {
-    return { status: 'ok', value: `${name}, over TCP` }
+    return { status: 'ok', value: `${name}, over TCP${sharing}` }
   }
   return { status: 'note', value: `${name}, over TCP: ${choice.obstacle}`, ...told }
 }

@@ -4,6 +4,7 @@ import { constants } from 'node:os'
 import path from 'node:path'
 import { maxMeshSize as maxMembers } from '../cluster/launch-environment.js'
 import { parseRdmaDevice, type RdmaDeviceName } from '../cluster/rdma-device.js'
+import { isTransportPolicy, type TransportPolicy } from '../cluster/transport-names.js'
 import { lastValue, parseLeadingOptions, type OptionTable } from './arguments.js'
 import { typescriptSupport } from './node-version.js'
 import { UsageError } from './usage.js'
@@ -19,7 +20,7 @@ export interface RunPlan {
   readonly host: string | undefined
   readonly joinTimeoutMs: number | undefined
   /** How members reach each other; auto unless given. */
-  readonly transport: 'auto' | 'tcp' | 'verbs' | undefined
+  readonly transport: TransportPolicy | undefined
   /** Which RDMA device, if the address does not tell. */
   readonly rdmaDevice: string | undefined
   /** Arguments for the runtime itself, before the script. */
@@ -53,8 +54,9 @@ Options:
       --no-prefix         do not put the rank before each line of output
       --host <address>    address the members listen on (default: loopback only)
       --join-timeout <ms> how long join() waits for all members
-      --transport <name>  how members reach each other: auto, tcp or verbs (RDMA);
-                          auto is the default, and if asked for says what it took
+      --transport <name>  how members reach each other: shm (memory of this host),
+                          verbs (RDMA), tcp, or auto: the first of them that both
+                          ends have. That is the default; asked for, it says which
       --rdma-device <dev> RDMA device, as name, name:port or name:port:gid-index
                           (default: the one with the address of --host)
       --node-arg <arg>    argument for Node.js itself, such as
@@ -113,9 +115,9 @@ export function checkHost(host: string | undefined): string | undefined {
 export function checkTransport(
   text: string | undefined,
   source: string,
-): 'auto' | 'tcp' | 'verbs' | undefined {
-  if (text === undefined || text === 'auto' || text === 'tcp' || text === 'verbs') return text
-  throw new UsageError(`${source} must be auto, tcp or verbs, not '${text}'`)
+): TransportPolicy | undefined {
+  if (text === undefined || isTransportPolicy(text)) return text
+  throw new UsageError(`${source} must be auto, shm, tcp or verbs, not '${text}'`)
 }
 
 /** @throws UsageError naming `source` if the text cannot be a device. */

@@ -20,12 +20,15 @@ export class TransportLine {
 }
 
 function describe(reports: readonly JoinReport[]): string {
-  const withoutVerbs = reports.find(({ transport }) => transport !== 'verbs')
-  if (withoutVerbs === undefined) {
-    return `members reach each other by verbs (${reports[0].detail})`
+  const [{ transport, detail }] = reports
+  const odd = reports.find((report) => report.transport !== transport)
+  if (odd !== undefined || transport === 'mixed') {
+    const told = reports.find((report) => report.transport === 'mixed') ?? odd
+    return `members reach each other in more than one way: ${told?.detail ?? detail}`
   }
-  const ways = reports.every(({ transport }) => transport === 'tcp') ? 'TCP' : 'verbs and TCP'
-  return `members reach each other by ${ways}: ${withoutVerbs.detail}`
+  if (transport === 'shm') return 'members reach each other by shared memory'
+  if (transport === 'verbs') return `members reach each other by verbs (${detail})`
+  return `members reach each other by TCP: ${detail}`
 }
 
 /** Whether the run was told to choose, and so has to say what it chose. */

@@ -1,7 +1,9 @@
+import { isTransportInUse, type TransportInUse } from './transport-names.js'
+
 /** What a member tells its launcher, over the pipe between them, when it has joined. */
 export interface JoinReport {
-  readonly transport: 'tcp' | 'verbs' | 'mixed'
-  /** Which device is used, or why there is none. */
+  readonly transport: TransportInUse
+  /** Which memory or device is used, or why there is none. */
   readonly detail: string
 }
 
@@ -14,8 +16,7 @@ export function parseJoinReport(line: string): JoinReport | undefined {
   try {
     const parsed = JSON.parse(line) as Partial<JoinReport> | null
     const { transport, detail } = parsed ?? {}
-    const isKnown = transport === 'tcp' || transport === 'verbs' || transport === 'mixed'
-    if (!isKnown || typeof detail !== 'string') return undefined
+    if (!isTransportInUse(transport) || typeof detail !== 'string') return undefined
     return { transport, detail: detail.replace(/\p{Cc}/gu, ' ') }
   } catch {
     return undefined

@@ -6,6 +6,7 @@ import { PagemeshError } from '../errors.js'
 import { type Address, formatAddress } from './joiner.js'
 import { generateKey, parseKey } from './key.js'
 import { parseRdmaDevice, type RdmaDeviceName } from './rdma-device.js'
+import { isTransportPolicy, type TransportPolicy } from './transport-names.js'
 
 /** The most members that a mesh can have: copysets are bitmaps of 32 bits. */
 export const maxMeshSize = 32
@@ -33,7 +34,7 @@ export interface LaunchOptions {
   /** Where this member listens. */
   readonly host: string
   readonly joinTimeoutMs: number
-  readonly transport: 'auto' | 'tcp' | 'verbs'
+  readonly transport: TransportPolicy
   /** Undefined: the one that has the address `host`. */
   readonly rdmaDevice: RdmaDeviceName | undefined
 }
@@ -53,10 +54,10 @@ export interface LaunchOverrides {
   /** PAGEMESH_JOIN_TIMEOUT_MS: how long the join may take. */
   joinTimeoutMs?: number | undefined
   /**
-   * PAGEMESH_TRANSPORT: 'verbs' (RDMA), 'tcp', or 'auto', which is verbs where both ends have a
-   * device and TCP elsewhere; auto if nothing is said.
+   * PAGEMESH_TRANSPORT: 'shm' (memory of one host), 'verbs' (RDMA), 'tcp', or 'auto', which is for
+   * each other member the first of them that both ends have; auto if nothing is said.
    */
-  transport?: 'auto' | 'tcp' | 'verbs' | undefined
+  transport?: TransportPolicy | undefined
   /**
    * PAGEMESH_RDMA_DEVICE: `device`, `device:port` or `device:port:gid-index`. What is left out is
    * the port and the RoCE v2 GID with the address of `host`, or else the first. Without any, the
@@ -189,11 +190,11 @@ function readInteger(setting: Setting, lowest: number, highest: number, of: stri
   return number
 }
 
-function readTransport({ source, value }: Setting): 'auto' | 'tcp' | 'verbs' {
-  if (value === 'auto' || value === 'tcp' || value === 'verbs') return value
+function readTransport({ source, value }: Setting): TransportPolicy {
+  if (isTransportPolicy(value)) return value
   throw new PagemeshError(
     'ERR_PAGEMESH_INVALID_ARGUMENT',
-    `${source} holds ${show(value)}; expected 'auto', 'tcp' or 'verbs'`,
+    `${source} holds ${show(value)}; expected 'auto', 'shm', 'tcp' or 'verbs'`,
   )
 }
 

@@ -1,7 +1,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import type { RdmaDeviceName } from '../cluster/rdma-device.js'
 import type { PagemeshErrorCode } from '../errors.js'
-import type { TransportPolicy } from './link-setup.js'
+import type { TransportPolicy } from '../cluster/transport-names.js'
 import type { Placement } from '../protocol/placement.js'
 
 /** What describes a region, the same in all members. */

@@ -196,6 +196,10 @@ export class EngineRegion implements CoherenceSink, WordHost {
     return deadlineMs
   }
 
+  open(region: number, page: number): void {
+    this.context.ring.open(region, page)
+  }
+
   wake(region: number, page: number): void {
     this.context.ring.wake(region, page, 1)
     if (this.waiters.size > 0) this.grantedPages.push(page)

@@ -9,7 +9,7 @@ import { JOIN_ID } from './commands.js'
 import type { EngineContext } from './context.js'
 import { EngineRegion } from './engine-region.js'
 import { Joining } from './joining.js'
-import { LinkSetup, type TransportReport } from './link-setup.js'
+import { Links, type TransportReport } from './links.js'
 import { Members } from './members.js'
 import { Pin, Prefetch } from './range-operations.js'
 import { RdmaWords } from './rdma-words.js'
@@ -58,7 +58,7 @@ export class Engine implements EngineContext {
   private readonly maxPins: number
   private readonly words: WordOperations
   private readonly rdmaWords: RdmaWords
-  private readonly links: LinkSetup
+  private readonly links: Links
   /** Prefetches, pins and word operations that have not been answered. */
   private readonly operations = new Set<number>()
   private failure: PagemeshError | undefined
@@ -102,7 +102,7 @@ export class Engine implements EngineContext {
     this.joining = new Joining(this, data, (error) => this.onJoined(error))
     this.words = new WordOperations(this)
     this.rdmaWords = new RdmaWords(this)
-    this.links = new LinkSetup(
+    this.links = new Links(
       this,
       { policy: data.transport, host: data.listen.host, device: data.rdmaDevice },
       (result) => this.onLinked(result),

@@ -26,6 +26,7 @@ const ActionKind = {
   protect: 5,
   wake: 6,
   word: 7,
+  open: 8,
 } as const
 
 /** The third word of a word action. */
@@ -149,6 +150,12 @@ export class Ring {
   ): void {
     const flags = (wake ? ProtectFlag.wake : 0) | (invalidated ? ProtectFlag.invalidate : 0)
     const at = this.begin(ActionKind.protect, PROT[access], pageCount, flags)
+    this.writeRecord(at, 0, 0, region, page)
+  }
+
+  /** After all protections that are queued; see CoherenceSink.open. */
+  open(region: number, page: number): void {
+    const at = this.begin(ActionKind.open, 0, 0, 0)
     this.writeRecord(at, 0, 0, region, page)
   }
 

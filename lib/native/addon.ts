@@ -27,6 +27,10 @@ export interface Probe {
 export const RegionPart = { application: 0, states: 1, directory: 2 } as const
 export type RegionPart = (typeof RegionPart)[keyof typeof RegionPart]
 
+/** Ways to another member that are faster than its connection; native/transport/transport.h. */
+export const LinkWay = { verbs: 0, shm: 1 } as const
+export type LinkWay = (typeof LinkWay)[keyof typeof LinkWay]
+
 /** What regionStats writes, in this order. */
 export const STAT_NAMES = [
   'readFaults',
@@ -39,6 +43,7 @@ export const STAT_NAMES = [
   'invalidations',
   'pagesParked',
   'waitNs',
+  'directReads',
 ] as const
 
 /**
@@ -86,19 +91,21 @@ export interface Addon {
   bindRank(session: number, connection: number, rank: number): boolean
   closeConnection(session: number, connection: number): void
   /**
-   * Opens an RDMA device for links. Throws an Error that says why it cannot be used.
+   * Opens an RDMA device for links, or, without one, the memory of this host. Throws an Error that
+   * says why it cannot be used.
    * @returns what it is like
    */
-  openLinks(session: number, device: string, port: number, gidIndex: number, rank: number): string
+  openLinks(session: number, rank: number): string
+  openLinks(session: number, rank: number, device: string, port: number, gidIndex: number): string
   /**
    * Makes an offer for a link to a member (0), takes its offer (1), probes the link (2; an event
    * tells the outcome), uses it (3), or drops it (4).
    */
-  link(session: number, step: 0, rank: number): Uint8Array
-  link(session: number, step: 1, rank: number, offer: Uint8Array): undefined
-  link(session: number, step: 2 | 3 | 4, rank: number): undefined
-  /** How many records have come over links. */
-  linkRecords(session: number): number
+  link(session: number, way: LinkWay, step: 0, rank: number): Uint8Array
+  link(session: number, way: LinkWay, step: 1, rank: number, offer: Uint8Array): undefined
+  link(session: number, way: LinkWay, step: 2 | 3 | 4, rank: number): undefined
+  /** How many records have come over links of this kind. */
+  linkRecords(session: number, way: LinkWay): number
   /** @returns 0 or errno; EEXIST if something stands at `base` */
   mapRegion(
     session: number,

@@ -8,6 +8,8 @@ namespace pagemesh {
 namespace {
 
 constexpr uint32_t kRoundsBetweenYields = 4;
+// A thread of the kernel may take so long; who takes longer has a slice of the scheduler's.
+constexpr uint64_t kDisplacedNs = 1000 * 1000;
 
 const bool has_several_cores = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 
@@ -30,7 +32,19 @@ uint64_t NowNs() {
 uint64_t SpinPolicy::Begin() {
   if (!has_several_cores) return 0;
   if (trust_.load(std::memory_order_relaxed) > 0) return most_ns_;
-  return skipped_.fetch_add(1, std::memory_order_relaxed) % kTryOneIn == 0 ? most_ns_ : 0;
+  const uint32_t one_in = try_one_in_.load(std::memory_order_relaxed);
+  return skipped_.fetch_add(1, std::memory_order_relaxed) % one_in == 0 ? most_ns_ : 0;
+}
+
+void SpinPolicy::OnFound() {
+  trust_.store(kMostTrust, std::memory_order_relaxed);
+  try_one_in_.store(kTryOneIn, std::memory_order_relaxed);
+}
+
+void SpinPolicy::OnDisplaced() {
+  trust_.store(0, std::memory_order_relaxed);
+  const uint32_t one_in = try_one_in_.load(std::memory_order_relaxed);
+  if (one_in < kTryOneInAtLeast) try_one_in_.store(2 * one_in, std::memory_order_relaxed);
 }
 
 void SpinPolicy::OnNothing() {
@@ -39,7 +53,7 @@ void SpinPolicy::OnNothing() {
 }
 
 Spin::Spin(SpinPolicy* policy) : policy_(policy), budget_ns_(policy->Begin()) {
-  if (budget_ns_ > 0) start_ns_ = NowNs();
+  if (budget_ns_ > 0) start_ns_ = last_ns_ = NowNs();
 }
 
 bool Spin::GoOn() {
@@ -49,7 +63,14 @@ bool Spin::GoOn() {
   // Whoever else wants this core goes first: it may be what carries the answer (SoftRoCE does its
   // work in a thread of the kernel).
   sched_yield();
-  if (NowNs() - start_ns_ < budget_ns_) return true;
+  const uint64_t now_ns = NowNs();
+  const uint64_t gap_ns = now_ns - last_ns_;
+  last_ns_ = now_ns;
+  if (gap_ns >= kDisplacedNs) {
+    policy_->OnDisplaced();
+    return false;
+  }
+  if (now_ns - start_ns_ < budget_ns_) return true;
   policy_->OnNothing();
   return false;
 }

@@ -10,26 +10,30 @@ namespace pagemesh {
 
 uint64_t NowNs();  // CLOCK_MONOTONIC
 
-// Whether looking is worth it: as long as it finds something in time. A spinner whose core is
-// wanted by others loses it for longer than it may spin, and so finds nothing in time either.
-// While it is not worth it, one spin in a few tries whether it is again. On a single core it never
-// is. Any thread; updates that cross are lost, which does no harm.
+// Whether looking is worth it: as long as it finds something in time, on a core that nobody else
+// wants. A spinner that loses its core knows that somebody does, and sleeps at once: one that
+// sleeps is woken before what computes there has used up its slice, one that only yields is not.
+// While looking is not worth it, one spin in a few tries whether it is again, and fewer each time
+// that the core turns out to be wanted. On a single core it never is. Any thread; updates that
+// cross are lost, which does no harm.
 class SpinPolicy {
  public:
   explicit SpinPolicy(uint64_t most_ns) : most_ns_(most_ns) {}
 
   // For how long to spin now; 0 is not at all.
   uint64_t Begin();
-  void OnFound() { trust_.store(kMostTrust, std::memory_order_relaxed); }
+  void OnFound();
   void OnNothing();
+  void OnDisplaced();
 
  private:
   static constexpr uint32_t kMostTrust = 3;  // failures until spinning stops
-  static constexpr uint32_t kTryOneIn = 8;
+  static constexpr uint32_t kTryOneIn = 8, kTryOneInAtLeast = 1024;
 
   const uint64_t most_ns_;
   std::atomic<uint32_t> trust_{kMostTrust};
   std::atomic<uint32_t> skipped_{0};
+  std::atomic<uint32_t> try_one_in_{kTryOneIn};
 };
 
 // One spin:  Spin spin(&policy);  do { if (look()) { spin.Found(); break; } } while (spin.GoOn());
@@ -47,7 +51,7 @@ class Spin {
  private:
   SpinPolicy* const policy_;
   const uint64_t budget_ns_;
-  uint64_t start_ns_ = 0;
+  uint64_t start_ns_ = 0, last_ns_ = 0;
   uint32_t rounds_ = 0;
 };
 

@@ -104,9 +104,12 @@ Napi::Object Constants(Napi::Env env) {
   set("stateReading", kStateReading);
   set("stateWriting", kStateWriting);
   set("stateUpgrading", kStateUpgrading);
+  set("stateFilling", kStateFilling);
+  set("stateFillingInVain", kStateFillingInVain);
   set("pageHeld", kPageHeld);
   set("entryClean", kEntryClean);
   set("controlStateMask", kControlStateMask);
+  set("controlClosed", kControlClosed);
   set("pageDirect", kPageDirect);
   set("pageCollecting", kPageCollecting);
   set("eventMessage", kEventMessage);
@@ -126,6 +129,7 @@ Napi::Object Constants(Napi::Env env) {
   set("actionProtect", kActionProtect);
   set("actionWake", kActionWake);
   set("actionWord", kActionWord);
+  set("actionOpen", kActionOpen);
   set("wordAdds", kWordAdds);
   set("wordCompares", kWordCompares);
   set("protectWake", kProtectWake);

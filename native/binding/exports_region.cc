@@ -96,7 +96,7 @@ Napi::Value RegionStatsOf(const Napi::CallbackInfo& info) {
   const std::atomic<uint64_t>* const counters[kRegionStatCount] = {
       &stats.read_faults,  &stats.write_faults,   &stats.local_faults, &stats.pages_received,
       &stats.pages_sent,   &stats.bytes_received, &stats.bytes_sent,   &stats.invalidations,
-      &stats.pages_parked, &stats.wait_ns};
+      &stats.pages_parked, &stats.wait_ns,        &stats.direct_reads};
   const bool fits = info[2].IsTypedArray() &&
                     info[2].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
   if (!fits) return ThrowErrno(info.Env(), "regionStats", EINVAL);

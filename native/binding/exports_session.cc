@@ -107,54 +107,62 @@ Napi::Value CloseConnection(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// openLinks(session, device, port, gidIndex, rank): what was opened; throws with why not.
+// openLinks(session, rank, device, port, gidIndex): opens an RDMA device, or without one the memory
+// of this host. What was opened; throws with why not.
 Napi::Value OpenLinks(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  const uint32_t port = Uint32Argument(info, 2), gid_index = Uint32Argument(info, 3);
-  if (!info[1].IsString() || port > UINT8_MAX || gid_index > UINT8_MAX) {
-    return ThrowErrno(info.Env(), "openLinks", EINVAL);
-  }
-  const RdmaAddress at = {info[1].As<Napi::String>().Utf8Value(), static_cast<uint8_t>(port),
-                          static_cast<uint8_t>(gid_index)};
+  const int rank = Int32Argument(info, 1);
   std::string what;
-  const bool open = session->transport()->OpenLinks(at, Int32Argument(info, 4), &what);
+  bool open;
+  if (info.Length() == 2) {
+    open = session->transport()->OpenShm(rank, &what);
+  } else {
+    const uint32_t port = Uint32Argument(info, 3), gid_index = Uint32Argument(info, 4);
+    if (!info[2].IsString() || port > UINT8_MAX || gid_index > UINT8_MAX) {
+      return ThrowErrno(info.Env(), "openLinks", EINVAL);
+    }
+    const RdmaAddress at = {info[2].As<Napi::String>().Utf8Value(), static_cast<uint8_t>(port),
+                            static_cast<uint8_t>(gid_index)};
+    open = session->transport()->OpenLinks(at, rank, &what);
+  }
   if (open) return Napi::String::New(info.Env(), what);
   Napi::Error::New(info.Env(), what).ThrowAsJavaScriptException();
   return info.Env().Undefined();
 }
 
-// link(session, step, rank, offer?): 0 makes an offer, 1 takes the other side's, 2 probes the link,
-// 3 uses it, 4 drops it.
+// link(session, way, step, rank, offer?): 0 makes an offer, 1 takes the other side's, 2 probes the
+// link, 3 uses it, 4 drops it.
 Napi::Value Link(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  const uint32_t step = Uint32Argument(info, 1);
-  const int rank = Int32Argument(info, 2);
-  if (rank < 0 || rank >= static_cast<int>(kMaxMembers) || step > 4) {
+  const uint32_t way_number = Uint32Argument(info, 1), step = Uint32Argument(info, 2);
+  const int rank = Int32Argument(info, 3);
+  if (rank < 0 || rank >= static_cast<int>(kMaxMembers) || step > 4 || way_number > 1) {
     return ThrowErrno(info.Env(), "link", EINVAL);
   }
+  const LinkWay way = static_cast<LinkWay>(way_number);
   std::vector<uint8_t> offer;
   if (step == 0) {
-    if (!session->transport()->OfferLink(rank, &offer))
+    if (!session->transport()->OfferLink(way, rank, &offer))
       return ThrowErrno(info.Env(), "link", errno);
     return Napi::Buffer<uint8_t>::Copy(info.Env(), offer.data(), offer.size());
   }
   if (step == 1) {
-    const bool bytes = info[3].IsTypedArray() &&
-                       info[3].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
+    const bool bytes = info[4].IsTypedArray() &&
+                       info[4].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
     if (!bytes) return ThrowErrno(info.Env(), "link", EINVAL);
-    const auto given = info[3].As<Napi::Uint8Array>();
+    const auto given = info[4].As<Napi::Uint8Array>();
     offer.assign(given.Data(), given.Data() + given.ByteLength());
-    if (!session->transport()->AcceptLink(rank, offer)) {
+    if (!session->transport()->AcceptLink(way, rank, offer)) {
       return ThrowErrno(info.Env(), "link", errno);
     }
   } else if (step == 2) {
-    if (!session->transport()->ProbeLink(rank)) return ThrowErrno(info.Env(), "link", errno);
+    if (!session->transport()->ProbeLink(way, rank)) return ThrowErrno(info.Env(), "link", errno);
   } else if (step == 3) {
-    session->transport()->UseLink(rank);
+    session->transport()->UseLink(way, rank);
   } else {
-    session->transport()->DropLink(rank);
+    session->transport()->DropLink(way, rank);
   }
   return info.Env().Undefined();
 }
@@ -162,7 +170,9 @@ Napi::Value Link(const Napi::CallbackInfo& info) {
 Napi::Value LinkRecords(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  const uint64_t records = session->transport()->LinkRecords();
+  const uint32_t way = Uint32Argument(info, 1);
+  if (way > 1) return ThrowErrno(info.Env(), "linkRecords", EINVAL);
+  const uint64_t records = session->transport()->LinkRecords(static_cast<LinkWay>(way));
   return Napi::Number::New(info.Env(), static_cast<double>(records));
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/futex_lock.h"
+#include "transport/shm/shm_transport.h"
 #include "transport/tcp/tcp_transport.h"
 #include "transport/verbs/verbs_transport.h"
 
@@ -99,11 +100,15 @@ bool Session::Open() {
   if (!epoll_.valid() || !wake_fd_.valid()) return false;
   AddToEpoll(epoll_.get(), wake_fd_.get(), kWakeToken);
   if (options_.lifeline_fd >= 0) AddToEpoll(epoll_.get(), options_.lifeline_fd, kLifelineToken);
+  const int epoll_fd = epoll_.get();
+  transport_ = std::make_unique<ShmTransport>(
+      epoll_fd, this, [epoll_fd](TransportClient* client) -> std::unique_ptr<Transport> {
 #if PAGEMESH_HAS_VERBS
-  transport_ = std::make_unique<VerbsTransport>(epoll_.get(), this);
+        return std::make_unique<VerbsTransport>(epoll_fd, client);
 #else
-  transport_ = std::make_unique<TcpTransport>(epoll_.get(), this);
+        return std::make_unique<TcpTransport>(epoll_fd, client);
 #endif
+      });
   const int failed = InstallFaultHandler();
   if (failed != 0) {
     errno = failed;
@@ -174,7 +179,8 @@ int Session::MapRegion(RegionOptions options) {
   Region* region = Region::Map(options);
   if (region == nullptr) return errno;
   regions_[options.id].store(region);
-  return 0;
+  return transport_->ShareRegion(options.id, region->memory_fd(), region->byte_length(),
+                                 region->memory_bytes());
 }
 
 void Session::UnmapRegion(uint32_t region_id) {
@@ -214,6 +220,34 @@ bool Session::MayAnswer(Region* region, uint32_t page) {
   return transport_->MayAnswer(static_cast<int>(region->HomeOf(page)));
 }
 
+// The entry's sharers may change at any time, by members that read as this one does; its control
+// word only by its home, and while it says that the page is clean and may be reached, so is the
+// frame. Whoever takes the page away closes the entry first and then tells all sharers; what they
+// tell this member makes the copy one in vain (page-table.ts, filling).
+bool Session::ReadDirectly(Region* region, uint32_t page) {
+  const int home = static_cast<int>(region->HomeOf(page));
+  PeerMemory theirs;
+  if (!transport_->FindPeerMemory(home, region->options().id, &theirs)) return false;
+  const size_t entry_at = static_cast<size_t>(region->HomeIndexOf(page)) * kEntryBytes;
+  const size_t frame_at = static_cast<size_t>(page) * region->page_bytes();
+  if (theirs.frames_bytes != region->byte_length() ||
+      entry_at + kEntryBytes > theirs.directory_bytes) {
+    return false;
+  }
+  // What this member gave back must not be taken off the entry later.
+  if (!transport_->HasSteppedDiscards(home)) return false;
+  auto* entry = reinterpret_cast<std::atomic<uint64_t>*>(theirs.directory + entry_at);
+  const uint64_t own_bit = uint64_t{1} << (32 + options_.rank);
+  uint64_t now = entry->load();
+  do {
+    if ((now & kControlStateMask) != kEntryClean || (now & own_bit) != 0) return false;
+  } while (!entry->compare_exchange_weak(now, now | own_bit));
+  memcpy(region->frame(page), theirs.frames + frame_at, region->page_bytes());
+  CountReceived(region);
+  region->stats().direct_reads.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
 SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_state,
                                 uint32_t slot) {
   Record record = {};
@@ -249,6 +283,7 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
   blobs_in_used_ = 0;
   watch_resumes_ = watch_resumes;
   WatchResumes(watch_resumes);
+  if (event_capacity > 0) transport_->MarkStepped();  // not for actions in the midst of events
   Perform(actions, action_count, blobs_out, blobs_out_bytes);
   transport_->Flush();
   for (bool waited = false; event_count_ == 0; waited = true) {
@@ -314,6 +349,7 @@ void Session::Sleep(int timeout_ms) {
   epoll_event ready[kMaxReady];
   const int count = epoll_wait(epoll_.get(), ready, kMaxReady, busy ? 0 : timeout_ms);
   sleeping_.store(false);
+  transport_->Disarm();
   for (int i = 0; i < count; i++) {
     const uint32_t token = ready[i].data.u32;
     if (token == kWakeToken) {
@@ -364,8 +400,10 @@ void Session::DrainConnectionEvents() {
 
 void Session::Perform(const Entry* actions, uint32_t count, const uint8_t* blobs,
                       size_t blobs_bytes) {
+  bool opens = false;
   for (uint32_t i = 0; i < count;) {
     const Entry& action = actions[i];
+    opens = opens || action.kind == kActionOpen;
     if (action.kind == kActionProtect) {
       i += PerformProtect(actions, i, count);
       continue;
@@ -375,10 +413,23 @@ void Session::Perform(const Entry* actions, uint32_t count, const uint8_t* blobs
       if (region != nullptr) WakeWaiters(region, action.record.page, action.words[1]);
     } else if (action.kind == kActionWord) {
       PerformWord(action);
-    } else {
+    } else if (action.kind != kActionOpen) {
       PerformSend(action, blobs, blobs_bytes);
     }
     i++;
+  }
+  if (opens) PerformOpens(actions, count);
+}
+
+// What TypeScript has opened it may have closed and lowered again since: an entry is as its last
+// step left it, so all protections come first.
+void Session::PerformOpens(const Entry* actions, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    if (actions[i].kind != kActionOpen) continue;
+    const Record& record = actions[i].record;
+    Region* region = FindRegionById(record.region);
+    PM_CHECK_STATE(region != nullptr, record.region, record.page);
+    region->ClearControl(region->HomeIndexOf(record.page), kControlClosed);
   }
 }
 

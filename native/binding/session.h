@@ -46,7 +46,8 @@ enum ActionKind : uint32_t {
   kActionSendBlobTo = 4,  // the same to connection words[0]
   kActionProtect = 5,     // words[0] PROT_ bits for words[1] pages from record.page; flags words[2]
   kActionWake = 6,        // threads that wait for words[1] pages from record.page
-  kActionWord = 7,        // RDMA atomic at rank words[0], request words[1]; see WordAction
+  kActionOpen = 8,  // members on this host may read the page of record.page; after all protections
+  kActionWord = 7,  // RDMA atomic at rank words[0], request words[1]; see WordAction
 };
 // What a kActionWord has in words[2] of the entry, and in the words of its record.
 constexpr uint32_t kWordAdds = 0;
@@ -58,9 +59,12 @@ enum ProtectFlag : uint32_t {
 };
 
 // What native code knows of a directory entry's control word; lib/protocol/directory.ts.
-constexpr uint32_t kControlStateMask = 0x1ff;   // the state, and the mark of a busy entry
+// The state, the mark of a busy entry, and that of one that is closed to members on this host.
+constexpr uint32_t kControlStateMask = 0x41ff;
+constexpr uint32_t kControlClosed = 0x4000;
 constexpr uint32_t kEntryClean = 0x01;          // the home's frame is good, and may be copied
 constexpr uint32_t kControlExpectsData = 0x80;  // the home expects the page back
+constexpr size_t kEntryBytes = 8;               // the control word, and then the sharers
 constexpr uint32_t kControlOwnerShift = 16;
 constexpr uint32_t kControlRankMask = 0xff;
 
@@ -113,6 +117,7 @@ class Session final : public FaultSink, public TransportClient {
 
   // FaultSink: inside signal handlers.
   bool MayAnswer(Region* region, uint32_t page) override;
+  bool ReadDirectly(Region* region, uint32_t page) override;
   SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
                          uint32_t slot) override;
   void PollAnswers() override;
@@ -138,6 +143,7 @@ class Session final : public FaultSink, public TransportClient {
   bool Open();
   void Perform(const Entry* actions, uint32_t count, const uint8_t* blobs, size_t blobs_bytes);
   uint32_t PerformProtect(const Entry* actions, uint32_t at, uint32_t count);
+  void PerformOpens(const Entry* actions, uint32_t count);
   void PerformWord(const Entry& action);
   void PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes);
   bool Push(const Entry& event);

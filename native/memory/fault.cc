@@ -5,6 +5,7 @@
 
 #include <atomic>
 
+#include "base/bell.h"
 #include "base/check.h"
 #include "base/futex_lock.h"
 #include "base/spin.h"
@@ -17,13 +18,15 @@ constexpr uint64_t kMostSpinNs = 4 * 1000 * 1000;  // then a thread sleeps until
 constexpr uint32_t kQueueLength = 4096;
 static_assert((kQueueLength & (kQueueLength - 1)) == 0, "the queue index is masked");
 static_assert(kQueueLength >= 2 * kMaxWaiters, "a waiter has at most one event in the queue");
+static_assert(kMaxWaiters == kBellSlots, "each has its slot in the bell");
 
-// One thread that waits in a fault. Published before the thread looks at the page's state for the
-// last time; the engine changes the state first and then looks for waiters: one of them sees the
-// other.
+// One thread that waits in a fault. It sleeps on its slot of the bell, because members on this host
+// wake it too, to look for their answers itself. Published before the thread looks at the page's
+// state for the last time; the engine changes the state first and then looks for waiters: one of
+// them sees the other.
 struct Waiter {
   static constexpr uint32_t kFree = 0, kClaimed = 1, kWaiting = 2, kAsleep = 3, kWoken = 4;
-  std::atomic<uint32_t> word{kFree};  // the futex
+  std::atomic<uint32_t> word{kFree};
   std::atomic<Region*> region{nullptr};
   std::atomic<uint32_t> page{0};
 };
@@ -57,11 +60,45 @@ struct SinkUse {
   SinkUse& operator=(const SinkUse&) = delete;
 };
 
+// Members on this host wake nobody here while somebody looks; so after the end of that one must
+// look once more.
 struct Looking {
-  Looking() { looking_askers.fetch_add(1); }
-  ~Looking() { looking_askers.fetch_sub(1); }
+  Looking() {
+    looking_askers.fetch_add(1);
+    OwnBell()->lookers.fetch_add(1);
+  }
+  ~Looking() {
+    OwnBell()->lookers.fetch_sub(1);
+    looking_askers.fetch_sub(1);
+  }
   Looking(const Looking&) = delete;
   Looking& operator=(const Looking&) = delete;
+};
+
+// A thread sleeps, or is about to. One that asks lets others wake it to take its answer itself.
+class Asleep {
+ public:
+  Asleep(uint32_t slot, bool asks)
+      : slot_(&OwnBell()->slots[slot]), heard_(slot_->rings.load()), asks_(asks) {
+    if (!asks_) return;
+    slot_->asleep.store(1);
+    sleeping_askers.fetch_add(1);
+  }
+  ~Asleep() {
+    if (!asks_) return;
+    sleeping_askers.fetch_sub(1);
+    slot_->asleep.store(0);
+  }
+  Asleep(const Asleep&) = delete;
+  Asleep& operator=(const Asleep&) = delete;
+
+  void Wait() { WaitForRing(slot_, heard_); }
+  bool HasRung() const { return slot_->rings.load() != heard_; }
+
+ private:
+  Bell::Slot* const slot_;
+  const uint32_t heard_;
+  const bool asks_;
 };
 
 // A cell's sequence starts at its index; static storage starts at 0, so numbers are stored less it.
@@ -127,25 +164,48 @@ uint8_t TakePending(std::atomic<uint8_t>& state, Access access, uint8_t direct) 
   }
 }
 
-// Makes sure that somebody asks for the page.
-void Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
+// Tries to take a copy from a home on this host without asking. True: the state has changed.
+bool Fill(FaultSink* sink, Region* region, uint32_t page) {
+  std::atomic<uint8_t>& state = region->state(page);
+  uint8_t expected = kStateNone;
+  if (!state.compare_exchange_strong(expected, kStateFilling)) return false;
+  const bool filled = sink->ReadDirectly(region, page);
+  expected = kStateFilling;
+  if (state.compare_exchange_strong(expected, filled ? kStateRead : kStateNone)) {
+    WakeWaiters(region, page, 1);  // other threads that touched it meanwhile
+    return filled;
+  }
+  // The copy was taken away before it could be used, or the engine wants to hear of the page. Only
+  // this thread leaves this state.
+  PM_CHECK_STATE(expected == kStateFillingInVain, expected, page);
+  state.store(kStateNone);
+  PushFault({region->options().id, page, Access::kRead, 0});
+  sink->WakeEngine();
+  WakeWaiters(region, page, 1);
+  return true;
+}
+
+// Makes sure that somebody asks for the page. False: look at its state again.
+bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
   const SinkUse use;
   FaultSink* sink = fault_sink.load();
   uint8_t unsent = 0;
   if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
+    if (access == Access::kRead && Fill(sink, region, page)) return false;
     const bool direct = sink->MayAnswer(region, page);
     const uint8_t pending = TakePending(region->state(page), access, direct ? kPageDirect : 0);
-    if (pending == 0) return;
+    if (pending == 0) return true;
     if (!direct) slot = kNoFaultSlot;
-    if (sink->SendRequest(region, page, pending, slot) == SendResult::kSent) return;
+    if (sink->SendRequest(region, page, pending, slot) == SendResult::kSent) return true;
     unsent = pending;
   }
   PushFault({region->options().id, page, access, unsent});
   if (sink != nullptr) sink->WakeEngine();
+  return true;
 }
 
 // Looks for the answer for as long as the core has nothing better to do. True: look at the state.
-bool SpinForAnswer(Waiter* waiter, FaultSink* sink, Region* region, uint32_t page, Access access) {
+bool LookForAnswer(Waiter* waiter, FaultSink* sink, Region* region, uint32_t page, Access access) {
   const Looking looking;
   Spin spin(&spin_policy);
   do {
@@ -159,26 +219,34 @@ bool SpinForAnswer(Waiter* waiter, FaultSink* sink, Region* region, uint32_t pag
   return false;
 }
 
+// Sleeps until somebody changes the page's state, or knows better, and says so.
+void SleepForAnswer(Waiter* waiter, Asleep* asleep, Region* region, uint32_t page, Access access) {
+  // Whoever changes the state from here on wakes this thread.
+  if (Permits(region->state(page).load(), access)) return;
+  uint32_t expected = Waiter::kWaiting;
+  waiter->word.compare_exchange_strong(expected, Waiter::kAsleep);
+  while (waiter->word.load() == Waiter::kAsleep && !asleep->HasRung()) asleep->Wait();
+}
+
 // Returns when the page's state has changed, or might have.
 void WaitForAnswer(Waiter* waiter, Region* region, uint32_t page, Access access) {
+  const uint32_t slot = static_cast<uint32_t>(waiter - waiters);
   // A page whose request the engine sent comes by way of the engine, which needs no help.
   const bool asks = (region->state(page).load() & kPageDirect) != 0;
   if (asks) {
     const SinkUse use;
     FaultSink* sink = fault_sink.load();
-    if (sink != nullptr && SpinForAnswer(waiter, sink, region, page, access)) return;
-    sleeping_askers.fetch_add(1);
+    const bool found = sink != nullptr && LookForAnswer(waiter, sink, region, page, access);
+    if (sink != nullptr) sink->PollAnswers();
+    if (found) return;
+  }
+  Asleep asleep(slot, asks);
+  if (asks) {
+    const SinkUse use;
+    FaultSink* sink = fault_sink.load();
     if (sink != nullptr) sink->WatchAnswers();
   }
-  // Whoever changes the state from here on wakes this thread.
-  if (!Permits(region->state(page).load(), access)) {
-    uint32_t expected = Waiter::kWaiting;
-    waiter->word.compare_exchange_strong(expected, Waiter::kAsleep);
-    while (waiter->word.load() == Waiter::kAsleep) {
-      Futex(&waiter->word, FUTEX_WAIT, Waiter::kAsleep);
-    }
-  }
-  if (asks) sleeping_askers.fetch_sub(1);
+  SleepForAnswer(waiter, &asleep, region, page, access);
 }
 
 void WaitForGrant(Region* region, uint32_t page, Access access) {
@@ -190,7 +258,7 @@ void WaitForGrant(Region* region, uint32_t page, Access access) {
     waiter->word.store(Waiter::kWaiting);
     std::atomic_thread_fence(std::memory_order_seq_cst);  // publish first, then look at the state
     if (region->RaiseIfPermitted(page, access, &parked)) break;
-    Ask(region, page, access, slot);
+    if (!Ask(region, page, access, slot)) continue;
     WaitForAnswer(waiter, region, page, access);
   }
   ReleaseWaiter(waiter);
@@ -245,7 +313,7 @@ void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {
     if (waiter->word.compare_exchange_strong(was, Waiter::kWoken)) return;  // it looks by itself
     if (was != Waiter::kAsleep) return;
     if (waiter->word.compare_exchange_strong(was, Waiter::kWoken)) {
-      Futex(&waiter->word, FUTEX_WAKE, 1);
+      Ring(&OwnBell()->slots[waiter - waiters]);
     }
   });
 }

@@ -32,6 +32,9 @@ constexpr uint32_t kNoFaultSlot = kMaxFaultSlots;
 class FaultSink {
  public:
   virtual ~FaultSink() = default;
+  // Takes a copy of a page that is clean at its home, another member on this host, without asking,
+  // and makes this member known as a sharer. False: the home must be asked.
+  virtual bool ReadDirectly(Region* region, uint32_t page) = 0;
   // Whether a thread may look for the home's answers itself.
   virtual bool MayAnswer(Region* region, uint32_t page) = 0;
   // Sends the request that `pending_state` stands for to the page's home, another member. With

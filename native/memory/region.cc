@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/futex_lock.h"
+#include "base/sealed_memory.h"
 
 namespace pagemesh {
 namespace {
@@ -17,6 +18,7 @@ constexpr int kMaxRegions = 1024;
 constexpr uint32_t kParkChunkPages = 2048;  // one mprotect call lowers at most this many pages
 constexpr uint32_t kRaiseAroundPages = 16;  // neighbours raised with a parked page
 constexpr uint32_t kDefaultMaxMapCount = 65530;
+constexpr size_t kMmuPageBytes = 4096;
 
 // One lock for all protections: mprotect calls serialise in the kernel anyway, and the budget is
 // the process's. Held for microseconds, never across a wait; taken in signal handlers.
@@ -113,8 +115,11 @@ Region* Region::Map(const RegionOptions& options) {
 
 bool Region::MapAll() {
   const size_t length = byte_length();
-  memfd_.Reset(memfd_create("pagemesh", MFD_CLOEXEC));
-  if (!memfd_.valid() || ftruncate(memfd_.get(), static_cast<off_t>(length)) != 0) return false;
+  for (uint32_t page = 0; page < page_count(); page++) {
+    home_page_count_ += HomeOf(page) == options_.rank;
+  }
+  memfd_ = MakeSealedMemory("pagemesh", memory_bytes());
+  if (!memfd_.valid()) return false;
   void* base = reinterpret_cast<void*>(this->base());
   void* at = MapShared(base, length, PROT_NONE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
                        memfd_.get());
@@ -125,20 +130,16 @@ bool Region::MapAll() {
   }
   application_ = static_cast<uint8_t*>(at);
   if (application_ == nullptr) return false;
-  service_ = static_cast<uint8_t*>(
-      MapShared(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd_.get()));
+  service_ = static_cast<uint8_t*>(MapShared(nullptr, memory_bytes(), PROT_READ | PROT_WRITE,
+                                             MAP_SHARED | MAP_NORESERVE, memfd_.get()));
   if (service_ == nullptr) return false;
-  for (uint32_t page = 0; page < page_count(); page++) {
-    home_page_count_ += HomeOf(page) == options_.rank;
-  }
+  directory_ = reinterpret_cast<std::atomic<uint32_t>*>(service_ + length);
   const int anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   const int read_write = PROT_READ | PROT_WRITE;
   states_ = static_cast<std::atomic<uint8_t>*>(
       MapShared(nullptr, page_count(), read_write, anonymous, -1));
   protections_ = static_cast<uint8_t*>(MapShared(nullptr, page_count(), read_write, anonymous, -1));
-  directory_ = static_cast<std::atomic<uint32_t>*>(
-      MapShared(nullptr, directory_bytes() + 8, read_write, anonymous, -1));
-  return states_ != nullptr && protections_ != nullptr && directory_ != nullptr;
+  return states_ != nullptr && protections_ != nullptr;
 }
 
 void Region::Unref() {
@@ -152,10 +153,14 @@ Region::~Region() {
     if (protections_ != nullptr) boundary_count -= BoundariesIn(0, page_count());
     munmap(application_, byte_length());
   }
-  if (service_ != nullptr) munmap(service_, byte_length());
+  if (service_ != nullptr) munmap(service_, memory_bytes());
   if (states_ != nullptr) munmap(states_, page_count());
   if (protections_ != nullptr) munmap(protections_, page_count());
-  if (directory_ != nullptr) munmap(directory_, directory_bytes() + 8);
+}
+
+// Whole pages, and some room even if nothing is homed here: nobody maps nothing.
+size_t Region::directory_room() const {
+  return (directory_bytes() / kMmuPageBytes + 1) * kMmuPageBytes;
 }
 
 uint32_t Region::BlockPages() const { return (page_count() + options_.size - 1) / options_.size; }

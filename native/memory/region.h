@@ -36,8 +36,9 @@ struct RegionStats {
   std::atomic<uint64_t> invalidations{0};  // copies lost to another member's write
   std::atomic<uint64_t> pages_parked{0};   // lowered to stay below vm.max_map_count
   std::atomic<uint64_t> wait_ns{0};        // threads stopped in a fault
+  std::atomic<uint64_t> direct_reads{0};   // pages copied from their homes without asking
 };
-constexpr int kRegionStatCount = 10;
+constexpr int kRegionStatCount = 11;
 
 // Owner: counted references, one of the session and one of every SharedArrayBuffer over it, because
 // a view may outlive the mesh. Thread-safety is given per member function.
@@ -71,10 +72,19 @@ class Region {
     return directory_[2 * static_cast<size_t>(home_index)].load(std::memory_order_acquire);
   }
 
+  // Engine thread, which alone writes control words.
+  void ClearControl(uint32_t home_index, uint32_t bits) {
+    directory_[2 * static_cast<size_t>(home_index)].fetch_and(~bits);
+  }
+
   // Engine thread: the member has a copy of a page that is clean here.
   void AddSharer(uint32_t home_index, uint32_t rank) {
     directory_[2 * static_cast<size_t>(home_index) + 1].fetch_or(1U << rank);
   }
+
+  // The memory behind it, for members on the same host: the frames, and the directory behind them.
+  int memory_fd() const { return memfd_.get(); }
+  size_t memory_bytes() const { return byte_length() + directory_room(); }
 
   // home(P) and P's index in the home's directory: pure functions of the page and the placement,
   // the same as in lib/protocol/placement.ts (a test compares them). Async-signal-safe.
@@ -102,6 +112,7 @@ class Region {
   ~Region();
   bool MapAll();
   uint32_t BlockPages() const;
+  size_t directory_room() const;
 
   // Callers hold the protection lock.
   void SetProtectionLocked(uint32_t first, uint32_t count, int protection);
@@ -110,7 +121,7 @@ class Region {
   RegionOptions options_;
   UniqueFd memfd_;
   uint8_t* application_ = nullptr;              // as large as the region, PROT_NONE at first
-  uint8_t* service_ = nullptr;                  // the same memory, always read-write
+  uint8_t* service_ = nullptr;                  // the same, always read-write, and the directory
   std::atomic<uint8_t>* states_ = nullptr;      // one byte a page
   std::atomic<uint32_t>* directory_ = nullptr;  // two words a page homed here
   uint8_t* protections_ = nullptr;              // what the MMU enforces now; protection lock

@@ -34,6 +34,20 @@ struct RegionMemory {
   uint32_t page_bytes = 0;
 };
 
+// Another member's memory of a region, mapped here too.
+struct PeerMemory {
+  uint8_t* frames = nullptr;
+  size_t frames_bytes = 0;
+  uint8_t* directory = nullptr;  // its entries, of 8 bytes each
+  size_t directory_bytes = 0;
+};
+
+// Ways to a member that are faster than its connection.
+enum class LinkWay : uint32_t {
+  kVerbs = 0,  // a queue pair
+  kShm = 1,    // memory that both map
+};
+
 // One port of an RDMA device, and the address that it uses there.
 struct RdmaAddress {
   std::string device;
@@ -127,6 +141,10 @@ class Transport {
   // Engine thread, before it sleeps: its descriptor becomes ready for what arrives from now on,
   // answers that wake nobody only if `every_answer`. Poll must follow.
   virtual void Arm(bool /*every_answer*/) {}
+  // Engine thread: it sleeps no more, and will look at everything before it does again.
+  virtual void Disarm() {}
+  // Engine thread: it is done with all events that it was ever given.
+  virtual void MarkStepped() {}
 
   // Links: a faster way to a member, agreed on over its connection before any record was sent.
   // Engine thread. What a transport without links says:
@@ -135,25 +153,42 @@ class Transport {
     *what = "pagemesh was built without the RDMA headers (libibverbs-dev)";
     return false;
   }
+  // The same for memory of this host.
+  virtual bool OpenShm(int /*rank*/, std::string* what) {
+    *what = "this transport shares no memory";
+    return false;
+  }
   // What the member must be told, what it has told, and whether it can be reached, which
   // OnLinkProbed tells (both have taken the other's offer before); then from when on records go
   // over the link, or that none ever will. False with errno set.
-  virtual bool OfferLink(int /*rank*/, std::vector<uint8_t>* /*offer*/) {
+  virtual bool OfferLink(LinkWay /*way*/, int /*rank*/, std::vector<uint8_t>* /*offer*/) {
     errno = ENODEV;
     return false;
   }
-  virtual bool AcceptLink(int /*rank*/, const std::vector<uint8_t>& /*offer*/) {
+  virtual bool AcceptLink(LinkWay /*way*/, int /*rank*/, const std::vector<uint8_t>& /*offer*/) {
     errno = ENODEV;
     return false;
   }
-  virtual bool ProbeLink(int /*rank*/) {
+  virtual bool ProbeLink(LinkWay /*way*/, int /*rank*/) {
     errno = ENODEV;
     return false;
   }
-  virtual void UseLink(int /*rank*/) {}
-  virtual void DropLink(int /*rank*/) {}
+  virtual void UseLink(LinkWay /*way*/, int /*rank*/) {}
+  virtual void DropLink(LinkWay /*way*/, int /*rank*/) {}
   // Whether a region of so many bytes can be made reachable; counts it if so.
   virtual bool AdmitRegion(size_t /*bytes*/) { return true; }
+  // A region has been mapped: hands its memory, frames and then the directory, to members that this
+  // one shares memory with. Errno, or 0.
+  virtual int ShareRegion(uint32_t /*region*/, int /*fd*/, size_t /*frames_bytes*/,
+                          size_t /*total_bytes*/) {
+    return 0;
+  }
+  // A member's memory of a region, if it is a link's other end; false if not. Any thread.
+  virtual bool FindPeerMemory(int /*rank*/, uint32_t /*region*/, PeerMemory* /*memory*/) const {
+    return false;
+  }
+  // Whether a member is done with all notices that this one has given copies back. Any thread.
+  virtual bool HasSteppedDiscards(int /*rank*/) const { return false; }
   // The region is about to be unmapped: withdraws what peers may write.
   virtual void ForgetRegion(uint32_t /*region*/) {}
   // Lets peers, and this member by ChangeWord, change the words of this memory by RDMA atomics.
@@ -166,7 +201,7 @@ class Transport {
   // fails the member's connection closes, and no answer comes.
   virtual void ChangeWord(int /*rank*/, const WordChange& /*change*/) {}
   // How many records came over links.
-  virtual uint64_t LinkRecords() const { return 0; }
+  virtual uint64_t LinkRecords(LinkWay /*way*/) const { return 0; }
 
   // Something happened to the descriptor that was registered with `token`. Engine thread.
   virtual void OnReady(uint32_t token, uint32_t events) = 0;

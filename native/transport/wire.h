@@ -38,6 +38,7 @@ constexpr uint32_t kKindUpgradeRequest = 3;
 constexpr uint32_t kKindRecallRead = 4;
 constexpr uint32_t kKindRecallWrite = 5;
 constexpr uint32_t kKindGrant = 8;
+constexpr uint32_t kKindDiscard = 11;
 constexpr uint32_t kKindData = 0x40;
 constexpr uint32_t kKindDataExclusive = 0x41;
 constexpr uint32_t kKindWriteBack = 0x42;

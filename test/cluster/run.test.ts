@@ -615,7 +615,7 @@ function launchJoining(t: Test, options: string[], environment?: Record<string, 
 }
 
 t.test('auto says once how members reach each other, if it was asked for', async (t) => {
-  const told = /^pagemesh: members reach each other by (TCP: .+|verbs \(.+\))\n$/
+  const told = /^pagemesh: members reach each other by (TCP: .+|verbs \(.+\)|shared memory)\n$/
   const cases: [options: string[], environment: Record<string, string>, stderr: RegExp][] = [
     [['-n', '3', '--transport=auto'], {}, told],
     [['-n', '2'], { PAGEMESH_TRANSPORT: 'auto' }, told],

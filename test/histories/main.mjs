@@ -7,7 +7,7 @@ import { record } from './record.mjs'
 
 const usage = `usage: npm run histories -- [options]
   --members N     2 to 16 (default 3)
-  --transport T   tcp, verbs or auto (default tcp)
+  --transport T   shm, tcp, verbs or auto (default shm)
   --operations N  steps of each thread in a round, 50 to 2000 (default 200)
   --rounds N      1 to 10000 (default 10); in every third one a member is killed
                   (none with --break)
@@ -21,7 +21,7 @@ function parseCommandLine() {
     parseArgs({
       options: {
         members: { type: 'string', default: '3' },
-        transport: { type: 'string', default: 'tcp' },
+        transport: { type: 'string', default: 'shm' },
         operations: { type: 'string', default: '200' },
         rounds: { type: 'string', default: '10' },
         seed: { type: 'string', default: '1' },
@@ -37,7 +37,7 @@ function parseCommandLine() {
     json: values.json,
     check: values.check,
     members: parseInteger('members', values.members, 2, 16),
-    transport: parseChoice('transport', values.transport, ['tcp', 'verbs', 'auto']),
+    transport: parseChoice('transport', values.transport, ['shm', 'tcp', 'verbs', 'auto']),
     operations: parseInteger('operations', values.operations, 50, 2000),
     rounds: parseInteger('rounds', values.rounds, 1, 10_000),
     seed: parseInteger('seed', values.seed, 0, 1_000_000),

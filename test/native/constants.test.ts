@@ -12,7 +12,7 @@ import {
 import { EventKind, ENTRY_WORDS, Ring } from '../../dist/engine/ring.js'
 import { type Addon, loadAddon, RegionPart, regionBuffer } from '../../dist/native/addon.js'
 import { AtomicOperation, Kind, MAX_MEMBERS, RECORD_WORDS } from '../../dist/protocol/messages.js'
-import { ENTRY_BUSY, EntryState } from '../../dist/protocol/directory.js'
+import { ENTRY_BUSY, ENTRY_CLOSED, EntryState } from '../../dist/protocol/directory.js'
 import { PAGE_DIRECT, PAGE_HELD, PAGE_PENDING, PageState } from '../../dist/protocol/page-table.js'
 import { HomeMap, type Placement, PlacementCode } from '../../dist/protocol/placement.js'
 
@@ -69,7 +69,7 @@ t.test('states of pages', async (t) => {
   const ours = Object.entries(PageState).map(([name, value]) => {
     return [nameOf('state', name), value] as const
   })
-  t.equal(known.length, 6)
+  t.equal(known.length, 8)
   for (const name of known) t.equal(native(name), new Map(ours).get(name), name)
   t.equal(native('pageHeld'), PAGE_HELD)
   t.equal(native('pageDirect'), PAGE_DIRECT)
@@ -78,7 +78,7 @@ t.test('states of pages', async (t) => {
   const states = Object.entries(PageState)
   t.same(
     states.filter(([, byte]) => (byte & collecting) !== 0).map(([name]) => name),
-    ['collecting', 'upgradeCollecting'],
+    ['collecting', 'upgradeCollecting', 'filling'],
   )
   for (const [name, byte] of states) {
     t.equal(byte & PAGE_HELD, 0, `${name} leaves the bit for pins alone`)
@@ -92,7 +92,8 @@ t.test('states of pages', async (t) => {
 
 t.test('directory entries', async (t) => {
   t.equal(native('entryClean'), EntryState.clean)
-  t.equal(native('controlStateMask'), ENTRY_BUSY | 0xff)
+  t.equal(native('controlStateMask'), ENTRY_CLOSED | ENTRY_BUSY | 0xff)
+  t.equal(native('controlClosed'), ENTRY_CLOSED)
 })
 
 t.test('events', async (t) => {
@@ -121,6 +122,7 @@ t.test('actions, as the ring writes them', async (t) => {
   ring.protect(2, 3, 4, 'none', false, true)
   ring.word(3, 77, true, 5, 0x1_0000_0002n, 0x3_0000_0004n, -1n)
   ring.word(3, 78, false, 5, 0n, 1n, 0n)
+  ring.open(2, 3)
   ring.flush()
   const entry = (index: number): Uint32Array => written.subarray(index * ENTRY_WORDS)
   const names = ['Send', 'SendPage', 'SendBlob', 'SendBlobTo', 'Protect', 'Wake']
@@ -135,6 +137,8 @@ t.test('actions, as the ring writes them', async (t) => {
   t.same([...entry(8).subarray(1, 4)], [3, 77, native('wordCompares')])
   t.same([...entry(8).subarray(4 + 5, 4 + 12)], [5, 2, 1, 4, 3, 2 ** 32 - 1, 2 ** 32 - 1])
   t.same([...entry(9).subarray(1, 4)], [3, 78, native('wordAdds')])
+  t.equal(entry(10)[0], native('actionOpen'))
+  t.same([...entry(10).subarray(4 + 3, 4 + 5)], [2, 3])
 })
 
 /** The enumerators of a C enum, in order, with what is assigned to them, if anything is. */

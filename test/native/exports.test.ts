@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import {
   type Addon,
+  LinkWay,
   loadAddon,
   RegionPart,
   regionBuffer,
@@ -170,13 +171,41 @@ t.test('stop and wake of a session that is gone do nothing', async (t) => {
 
 t.test('links where there is no device', async (t) => {
   const session = createSession(t, 0, 2)
-  t.throws(() => addon.openLinks(session, 'none0', 1, 1, 0), { message: /./ })
+  t.throws(() => addon.openLinks(session, 0, 'none0', 1, 1), { message: /./ })
   const wrong = failure(constants.errno.EINVAL, 'openLinks')
-  t.throws(() => addon.openLinks(session, 'none0', 256, 1, 0), wrong)
-  t.throws(() => addon.openLinks(session, 'none0', 1, 256, 0), wrong)
-  t.throws(() => addon.link(session, 0, 1), failure(constants.errno.ENODEV, 'link'))
-  t.throws(() => addon.link(session, 1, 1, new Uint8Array(32)), failure(constants.errno.EPROTO))
-  t.equal(addon.linkRecords(session), 0)
+  t.throws(() => addon.openLinks(session, 0, 'none0', 256, 1), wrong)
+  t.throws(() => addon.openLinks(session, 0, 'none0', 1, 256), wrong)
+  for (const way of Object.values(LinkWay)) {
+    t.throws(() => addon.link(session, way, 0, 1), failure(constants.errno.ENODEV, 'link'))
+    const offer = new Uint8Array(32)
+    t.throws(() => addon.link(session, way, 1, 1, offer), failure(constants.errno.EPROTO))
+    t.throws(() => addon.link(session, way, 2, 1), failure(constants.errno.ENODEV))
+    t.equal(addon.linkRecords(session, way), 0)
+  }
+  t.throws(() => addon.link(session, 2 as LinkWay, 4, 1), failure(constants.errno.EINVAL, 'link'))
+  t.throws(() => addon.linkRecords(session, 2 as LinkWay), failure(constants.errno.EINVAL))
+})
+
+t.test('memory of this host: what is offered, and what is not taken', async (t) => {
+  const session = createSession(t, 0, 2)
+  t.equal(addon.openLinks(session, 0), 'memory of this host')
+  const offer = addon.link(session, LinkWay.shm, 0, 1)
+  const again = (): unknown => addon.link(session, LinkWay.shm, 0, 1)
+  t.throws(again, failure(constants.errno.EALREADY, 'link'))
+  const take = (change: (bytes: Uint8Array) => Uint8Array): (() => unknown) => {
+    return () => addon.link(session, LinkWay.shm, 1, 1, change(Uint8Array.from(offer)))
+  }
+  const changed = (at: number): (() => unknown) => take((b) => b.with(at, b[at] ^ 1))
+  t.throws(changed(0), failure(constants.errno.EPROTO, 'link'), 'another version')
+  t.throws(changed(8), failure(constants.errno.EXDEV, 'link'), 'another host')
+  t.throws(changed(24), failure(constants.errno.ECONNREFUSED, 'link'), 'nobody there')
+  t.throws(
+    take((bytes) => bytes.subarray(1)),
+    failure(constants.errno.EPROTO, 'link'),
+    'too short',
+  )
+  t.doesNotThrow(() => addon.link(session, LinkWay.shm, 4, 1))
+  t.doesNotThrow(again, 'dropped, it may be offered anew')
 })
 
 t.test('connections: opened, accepted, a frame across, bound, closed', async (t) => {

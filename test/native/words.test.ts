@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import { ENTRY_WORDS, EventKind, Ring, whole } from '../../dist/engine/ring.js'
-import { loadAddon, type WordsKey } from '../../dist/native/addon.js'
+import { LinkWay, loadAddon, type WordsKey } from '../../dist/native/addon.js'
 import { chooseRdmaPort } from '../../dist/native/rdma-devices.js'
 
 // One process that changes its own words by RDMA, through a queue pair whose other end is itself.
@@ -34,7 +34,7 @@ class Device {
     this.ring = new Ring(addon, this.session, () => 1)
     const choice = chooseRdmaPort(addon.rdmaDevices(), host, undefined, true)
     if ('obstacle' in choice) throw new Error(choice.obstacle)
-    addon.openLinks(this.session, choice.device, choice.port, choice.gidIndex, 0)
+    addon.openLinks(this.session, 0, choice.device, choice.port, choice.gidIndex)
     const key = addon.mapWords(this.session, region, pageBytes, 2, true)
     if (key === undefined) throw new Error('the words are not shared')
     this.key = key
@@ -81,7 +81,7 @@ if (overVerbs) {
     ])
     const tries = [device.compare(at, 5n, 9n), device.compare(at, 2n ** 64n - 2n, 9n)]
     t.same(device.outcome([...tries, device.add(at, 0n)]), [2n ** 64n - 2n, 2n ** 64n - 2n, 9n])
-    t.equal(addon.linkRecords(device.session), 0)
+    t.equal(addon.linkRecords(device.session, LinkWay.verbs), 0)
   })
 
   t.test('many more at a time than a queue pair takes, and than there is room for', async (t) => {

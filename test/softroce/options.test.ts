@@ -47,7 +47,10 @@ t.test('mistakes', async (t) => {
     [['-n', '2', '--hosts=2', '--way', 'kernel', script], /needs virtual machines/],
     [['-n', '2', '--accel', 'xen', script], /--accel is tcg or kvm/],
     [['-n', '2', '--memory', '16', script], /--memory is a number/],
-    [['-n', '2', '--transport', 'pigeon', script], /--transport is auto, tcp or verbs/],
+    [
+      ['-n', '2', '--transport', 'pigeon', script],
+      /--transport must be auto, shm, tcp or verbs, not 'pigeon'/,
+    ],
     [['-n', '2', '--writable', 'no/such', script], /is not a folder/],
     [['-n', '2', '--host', '10.0.0.1', script], /unknown option --host/],
     [['-n', '2', 'no-such.mjs'], /cannot find the script/],

@@ -17,9 +17,6 @@ const suites = [
   'bad-input.test.js',
   'goals.test.js',
   'examples.test.js',
-  // The liars among its members have no device, and the honest ones must cope.
-  'PAGEMESH_TRANSPORT=auto',
-  'hostile-peers.test.js',
 ]
 
 /** How much longer than outside things may take. */

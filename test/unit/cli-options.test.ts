@@ -94,7 +94,7 @@ t.test('mistakes get one line that names them', async (t) => {
     [['-n', '2', '--join-timeout', '2147483648', script], /--join-timeout/],
     [
       ['-n', '2', '--transport', 'udp', script],
-      /--transport must be auto, tcp or verbs, not 'udp'/,
+      /--transport must be auto, shm, tcp or verbs, not 'udp'/,
     ],
     [['-n', '2', '--rdma-device', 'rxe0:x', script], /--rdma-device is 'rxe0:x'; expected device/],
     [['-n', '2', '--rdma-device', 'rxe0:0', script], /'rxe0:0'; its port must be from 1 to 255/],

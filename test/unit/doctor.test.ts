@@ -482,7 +482,7 @@ const cases: Case[] = [
     on: 'the address of a device',
     difference: {},
     status: 'ok',
-    value: /^10\.0\.0\.1, over mlx5_0 port 1 GID 3$/,
+    value: /^10\.0\.0\.1, over mlx5_0 port 1 GID 3; shared memory on this machine$/,
   },
   {
     check: 'members listen on',
@@ -490,7 +490,7 @@ const cases: Case[] = [
     difference: {},
     request: { host: 'here' },
     status: 'ok',
-    value: /^here \(10\.0\.0\.1\), over mlx5_0 port 1 GID 3$/,
+    value: /^here \(10\.0\.0\.1\), over mlx5_0 port 1 GID 3; shared memory on this machine$/,
   },
   {
     check: 'members listen on',
@@ -558,7 +558,7 @@ const cases: Case[] = [
     difference: { directories: {} },
     request: { host: '127.0.0.1' },
     status: 'ok',
-    value: /^127\.0\.0\.1, over TCP$/,
+    value: /^127\.0\.0\.1, over TCP; shared memory on this machine$/,
   },
   {
     check: 'members listen on',

@@ -18,13 +18,15 @@ function lineFor(...reports: JoinReport[]): string[] {
 }
 
 const verbs: JoinReport = { transport: 'verbs', detail: 'rxe0 port 1' }
+const shm: JoinReport = { transport: 'shm', detail: 'memory of this host' }
 const tcp: JoinReport = { transport: 'tcp', detail: 'no device' }
 const mixed: JoinReport = { transport: 'mixed', detail: 'rank 2: no device' }
 
 t.test('one line for all members', async (t) => {
   t.same(lineFor(verbs, verbs), ['members reach each other by verbs (rxe0 port 1)'])
   t.same(lineFor(tcp, tcp), ['members reach each other by TCP: no device'])
-  const both = 'members reach each other by verbs and TCP: rank 2: no device'
+  t.same(lineFor(shm, shm), ['members reach each other by shared memory'])
+  const both = 'members reach each other in more than one way: rank 2: no device'
   t.same(lineFor(mixed, mixed, tcp), [both])
   t.same(lineFor(verbs, mixed), [both])
 })

@@ -5,7 +5,7 @@ import {
   type OptionTable,
   type ParsedArguments,
 } from '../arguments.js'
-import { parseRunArguments, type RunPlan } from '../run-options.js'
+import { checkTransport, parseRunArguments, type RunPlan } from '../run-options.js'
 import { UsageError } from '../usage.js'
 import { writableFolder } from './guest-spec.js'
 
@@ -35,8 +35,6 @@ export interface SoftroceExec {
   readonly machines: MachineOptions
   readonly command: readonly string[]
 }
-
-const transports = ['auto', 'tcp', 'verbs']
 
 const machineTable: OptionTable = {
   hosts: { type: 'string' },
@@ -130,9 +128,7 @@ function parseMachines(parsed: ParsedArguments): MachineOptions {
     throw new UsageError('--hosts 2 needs virtual machines: leave --way kernel out')
   }
   const transport = lastValue(parsed, 'transport')
-  if (transport !== undefined && !transports.includes(transport)) {
-    throw new UsageError(`--transport is auto, tcp or verbs, not '${transport}'`)
-  }
+  checkTransport(transport, '--transport')
   return {
     way: hostCount === 2 ? 'guest' : way,
     hostCount,

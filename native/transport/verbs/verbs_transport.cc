@@ -161,9 +161,9 @@ bool VerbsTransport::OpenLinks(const RdmaAddress& at, int rank, std::string* wha
   return true;
 }
 
-bool VerbsTransport::OfferLink(int rank, std::vector<uint8_t>* offer) {
-  if (device_ == nullptr || links_[rank] != nullptr) {
-    errno = device_ == nullptr ? ENODEV : EALREADY;
+bool VerbsTransport::OfferLink(LinkWay way, int rank, std::vector<uint8_t>* offer) {
+  if (way != LinkWay::kVerbs || device_ == nullptr || links_[rank] != nullptr) {
+    errno = links_[rank] == nullptr ? ENODEV : EALREADY;
     return false;
   }
   auto link = std::make_unique<VerbsLink>(device_.get(), rank);
@@ -175,9 +175,9 @@ bool VerbsTransport::OfferLink(int rank, std::vector<uint8_t>* offer) {
   return true;
 }
 
-bool VerbsTransport::AcceptLink(int rank, const std::vector<uint8_t>& offer) {
+bool VerbsTransport::AcceptLink(LinkWay way, int rank, const std::vector<uint8_t>& offer) {
   VerbsOffer theirs;
-  if (links_[rank] == nullptr || offer.size() != sizeof(theirs)) {
+  if (way != LinkWay::kVerbs || links_[rank] == nullptr || offer.size() != sizeof(theirs)) {
     errno = EPROTO;
     return false;
   }
@@ -185,15 +185,19 @@ bool VerbsTransport::AcceptLink(int rank, const std::vector<uint8_t>& offer) {
   return links_[rank]->Connect(theirs);
 }
 
-bool VerbsTransport::ProbeLink(int rank) {
-  errno = links_[rank] == nullptr ? ENODEV : links_[rank]->Probe();
+bool VerbsTransport::ProbeLink(LinkWay way, int rank) {
+  const bool linked = way == LinkWay::kVerbs && links_[rank] != nullptr;
+  errno = linked ? links_[rank]->Probe() : ENODEV;
   probing_[rank] = errno == 0;
   return probing_[rank];
 }
 
-void VerbsTransport::UseLink(int rank) { in_use_[rank].store(links_[rank].get()); }
+void VerbsTransport::UseLink(LinkWay way, int rank) {
+  if (way == LinkWay::kVerbs) in_use_[rank].store(links_[rank].get());
+}
 
-void VerbsTransport::DropLink(int rank) {
+void VerbsTransport::DropLink(LinkWay way, int rank) {
+  if (way != LinkWay::kVerbs) return;
   probing_[rank] = false;
   EndLink(rank);
 }
@@ -233,7 +237,8 @@ bool VerbsTransport::ShareWords(uint32_t region, uint8_t* base, size_t length, W
 // A queue pair whose other end is itself: words of this member's own are changed through it.
 bool VerbsTransport::LinkToSelf() {
   std::vector<uint8_t> offer;
-  linked_to_self_ = linked_to_self_ || (OfferLink(rank_, &offer) && AcceptLink(rank_, offer));
+  linked_to_self_ = linked_to_self_ || (OfferLink(LinkWay::kVerbs, rank_, &offer) &&
+                                        AcceptLink(LinkWay::kVerbs, rank_, offer));
   return linked_to_self_;
 }
 

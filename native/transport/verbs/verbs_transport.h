@@ -47,16 +47,18 @@ class VerbsTransport final : public Transport {
   bool Resume() override;
 
   bool OpenLinks(const RdmaAddress& at, int rank, std::string* what) override;
-  bool OfferLink(int rank, std::vector<uint8_t>* offer) override;
-  bool AcceptLink(int rank, const std::vector<uint8_t>& offer) override;
-  bool ProbeLink(int rank) override;
-  void UseLink(int rank) override;
-  void DropLink(int rank) override;
+  bool OfferLink(LinkWay way, int rank, std::vector<uint8_t>* offer) override;
+  bool AcceptLink(LinkWay way, int rank, const std::vector<uint8_t>& offer) override;
+  bool ProbeLink(LinkWay way, int rank) override;
+  void UseLink(LinkWay way, int rank) override;
+  void DropLink(LinkWay way, int rank) override;
   bool AdmitRegion(size_t bytes) override;
   void ForgetRegion(uint32_t region) override;
   bool ShareWords(uint32_t region, uint8_t* base, size_t length, WordsKey* key) override;
   void ChangeWord(int rank, const WordChange& change) override;
-  uint64_t LinkRecords() const override { return link_records_.load(); }
+  uint64_t LinkRecords(LinkWay way) const override {
+    return way == LinkWay::kVerbs ? link_records_.load() : 0;
+  }
 
  private:
   // How TCP's client calls reach ours: TCP may close a connection while records that came over the

@@ -2,6 +2,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { ClientHandshake } from '../../../dist/cluster/handshake.js'
 import { parseKey } from '../../../dist/cluster/key.js'
+import { LinkWay } from '../../../dist/native/addon.js'
 import { Kind, RECORD_WORDS, Word } from '../../../dist/protocol/messages.js'
 import { eventually, type Meeting, publishedAddress, within } from './members.js'
 
@@ -156,10 +157,15 @@ export class FakeMember {
   static async join(meeting: Meeting): Promise<FakeMember> {
     const fake = await FakeMember.joinWithoutLinks(meeting)
     for (const peer of fake.peers) {
-      peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([0]) }) // no link, thank you
-      await peer.next(Kind.LinkControl)
+      for (const way of [LinkWay.shm, LinkWay.verbs]) await FakeMember.declineLink(peer, way)
     }
     return fake
+  }
+
+  /** No link of this kind, thank you. */
+  static async declineLink(peer: RawPeer, way: LinkWay): Promise<void> {
+    peer.send({ kind: Kind.LinkControl, payload: new Uint8Array([way << 4]) })
+    await peer.next(Kind.LinkControl)
   }
 
   say(frame: unknown): void {

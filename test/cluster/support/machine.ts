@@ -12,8 +12,8 @@ export function sized<T>(usual: T, onSlow: T): T {
   return slowness > 1 ? onSlow : usual
 }
 
-/** How members that the launcher started as we were started reach each other. */
-export const transport = process.env.PAGEMESH_TRANSPORT === 'verbs' ? 'verbs' : 'tcp'
+/** How members that the launcher started as we were started reach each other, all on one host. */
+export const transport = process.env.PAGEMESH_TRANSPORT ?? 'shm'
 
 /** Where members listen; with verbs, an address of the RDMA device. */
 export const ownAddress = process.env.PAGEMESH_HOST ?? '127.0.0.1'

@@ -2,6 +2,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Test } from 'tap'
+import { LinkWay } from '../../../dist/native/addon.js'
 import { Kind, RECORD_WORDS, Word } from '../../../dist/protocol/messages.js'
 import { encodeRecord, FakeMember, type RawRecord } from '../../cluster/support/fake-member.js'
 import { eventually, type Meeting } from '../../cluster/support/members.js'
@@ -199,6 +200,7 @@ export class VerbsFake {
         gid: Buffer.from(gid, 'hex'),
         ...options.offer,
       })
+      await FakeMember.declineLink(peer, LinkWay.shm)
       peer.send({ kind: Kind.LinkControl, payload: Buffer.concat([Buffer.from([1]), offer]) })
     }
     return fake

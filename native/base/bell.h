@@ -1,0 +1,39 @@
+// Where members on one host wake each other: memory of each process that the others map too. What
+// they write there is a hint: at worst somebody looks in vain, or sleeps until the next one.
+#ifndef PAGEMESH_BASE_BELL_H_
+#define PAGEMESH_BASE_BELL_H_
+
+#include <atomic>
+#include <cstdint>
+
+namespace pagemesh {
+
+constexpr uint32_t kBellSlots = 2048;  // one for each thread that waits in a fault
+
+struct Bell {
+  // What the engine does: whoever has news for one that sleeps wakes it by its descriptor.
+  static constexpr uint32_t kAwake = 0, kSleeps = 1, kRung = 2;
+  alignas(64) std::atomic<uint32_t> engine;
+  // How many threads look for answers just now. They see to it that the engine hears of the rest.
+  alignas(64) std::atomic<uint32_t> lookers;
+  struct Slot {
+    std::atomic<uint32_t> asleep;  // 1: the slot's thread sleeps, or is about to
+    std::atomic<uint32_t> rings;   // the futex that it sleeps on: changes when it is to look again
+  };
+  alignas(64) Slot slots[kBellSlots];
+};
+static_assert(std::atomic<uint32_t>::is_always_lock_free, "members share these words");
+
+// This process's own, which stays for good. Never nullptr.
+Bell* OwnBell();
+// Its memory, to be given to others; -1 if it could not be shared.
+int OwnBellFd();
+
+// Wakes the thread in a slot of anybody's bell. Async-signal-safe.
+void Ring(Bell::Slot* slot);
+// Sleeps until the slot's rings are no longer `heard`, or for no reason.
+void WaitForRing(Bell::Slot* slot, uint32_t heard);
+
+}  // namespace pagemesh
+
+#endif  // PAGEMESH_BASE_BELL_H_
