@@ -49,6 +49,8 @@ export class Ring {
   private readonly noEvents = new Uint32Array(0)
   private readonly blobsIn = new Uint8Array(BLOB_BYTES)
   private actionCount = 0
+  /** Where the last protect action is, if there is one: the next may continue its range. */
+  private lastProtectAt = -1
   private blobsUsed = 0
 
   constructor(
@@ -71,6 +73,7 @@ export class Ring {
   private call(events: Uint32Array, timeoutMs: number, watchResumes: boolean): number {
     const { actions, actionCount, blobsOut, blobsIn } = this
     this.actionCount = 0
+    this.lastProtectAt = -1
     this.blobsUsed = 0
     return this.addon.exchange(
       this.session,
@@ -149,8 +152,33 @@ export class Ring {
     invalidated: boolean,
   ): void {
     const flags = (wake ? ProtectFlag.wake : 0) | (invalidated ? ProtectFlag.invalidate : 0)
+    if (this.continuesProtect(region, page, access, flags)) {
+      this.actions[this.lastProtectAt + 2]! += pageCount
+      return
+    }
     const at = this.begin(ActionKind.protect, PROT[access], pageCount, flags)
     this.writeRecord(at, 0, 0, region, page)
+    this.lastProtectAt = at
+  }
+
+  /**
+   * One call for a run of pages, however many sends stand between its pages: all of them go out
+   * after all protections.
+   */
+  private continuesProtect(
+    region: number,
+    page: number,
+    access: 'none' | 'read' | 'write',
+    flags: number,
+  ): boolean {
+    const { actions, lastProtectAt: at } = this
+    return (
+      at >= 0 &&
+      actions[at + 1] === PROT[access] &&
+      actions[at + 3] === flags &&
+      actions[at + RECORD + Word.region] === region &&
+      (actions[at + RECORD + Word.page] ?? 0) + (actions[at + 2] ?? 0) === page
+    )
   }
 
   /** After all protections that are queued; see CoherenceSink.open. */
