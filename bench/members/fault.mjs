@@ -14,7 +14,9 @@ const turnTimeoutMs = 10_000
 
 serve(async (mesh, { pageCount }) => {
   const byteLength = pageCount * pageBytes
-  const region = await mesh.region('fault', { byteLength, placement: { rank: 0 } })
+  // Single faults are measured, so nothing may come by prefetch.
+  const options = { byteLength, placement: { rank: 0 }, prefetch: 'off' }
+  const region = await mesh.region('fault', options)
   const turnRegion = await mesh.region('turns', { byteLength: pageBytes, placement: { rank: 0 } })
   const cells = new Uint32Array(region.buffer)
   const turnCells = new Uint32Array(turnRegion.buffer)

@@ -35,6 +35,13 @@ export interface RegionOptions {
    * {@link Region.wordsBy} says which.
    */
   words?: 'paged' | 'atomic'
+  /**
+   * 'auto' if left out: when a thread reads pages at one distance from each other, forward or
+   * backward, this member asks for the next ones before the thread comes to them, and for more of
+   * them as long as it does. 'off' asks only for pages that are touched. {@link Region.prefetch}
+   * works with both.
+   */
+  prefetch?: 'auto' | 'off'
 }
 
 /** What all regions did, and over which transport. */
@@ -131,6 +138,8 @@ export class Mesh implements AsyncDisposable {
       invalidations: 0,
       pagesParked: 0,
       directReads: 0,
+      pagesPrefetched: 0,
+      prefetchesUseless: 0,
       waitMs: 0,
       wordsByRdma: 0,
       wordsByHome: 0,
@@ -189,10 +198,12 @@ export class Mesh implements AsyncDisposable {
     pageBytes: number
     placement: Placement
     words: 'paged' | 'atomic'
+    prefetch: 'auto' | 'off'
   } {
     const given = checkOptions<Partial<RegionOptions>>('a region', options)
     const leastPageBytes = Math.max(MIN_PAGE_BYTES, this.addon.probe().pageBytes)
     const { placement = 'block', pageBytes = leastPageBytes, words = 'paged' } = given
+    const { prefetch = 'auto' } = given
     const byteLength = checkByteLength(given.byteLength, words)
     checkInteger('pageBytes', pageBytes, leastPageBytes, MAX_PAGE_BYTES)
     if ((pageBytes & (pageBytes - 1)) !== 0) {
@@ -203,6 +214,7 @@ export class Mesh implements AsyncDisposable {
       pageBytes,
       words,
       placement: this.checkPlacement(placement),
+      prefetch: checkPrefetch(prefetch),
     }
   }
 
@@ -213,6 +225,11 @@ export class Mesh implements AsyncDisposable {
     }
     throw invalid(`placement must be 'block', 'cyclic' or { rank }, not ${show(placement)}`)
   }
+}
+
+function checkPrefetch(prefetch: unknown): 'auto' | 'off' {
+  if (prefetch === 'auto' || prefetch === 'off') return prefetch
+  throw invalid(`prefetch must be 'auto' or 'off', not ${show(prefetch)}`)
 }
 
 function checkByteLength(byteLength: unknown, words: unknown): number {

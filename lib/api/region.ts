@@ -33,6 +33,14 @@ export interface Stats {
   pagesParked: number
   /** Of the read faults: pages that were copied from a home on this host without asking it. */
   directReads: number
+  /**
+   * Pages that were asked for ahead of a thread that reads in a regular way: see
+   * {@link RegionOptions.prefetch}. Their first touches are among `localFaults`, one for all that
+   * lie together.
+   */
+  pagesPrefetched: number
+  /** Of these, pages that had not been touched when the thread went on elsewhere. */
+  prefetchesUseless: number
   /** How long threads of this member stood in faults, all together. */
   waitMs: number
   /** Word operations that this member asked for, and that a home's RDMA device carried out. */

@@ -12,6 +12,8 @@ export interface RegionShape {
   readonly placement: Placement
   /** 'atomic': words at their homes, without pages. */
   readonly words: 'paged' | 'atomic'
+  /** 'auto': pages are asked for ahead of threads that read in a regular way. */
+  readonly prefetch: 'auto' | 'off'
 }
 
 /** Width of a word of an atomic region: RDMA atomics have no other. */

@@ -469,6 +469,7 @@ export class Engine implements EngineContext {
       info.base,
       fixed ? PlacementCode.fixed : PlacementCode[placement],
       fixed ? placement.rank : 0,
+      info.prefetch === 'auto',
     )
     if (errno === 0) this.regions[info.id] = new EngineRegion(this, info)
     return { errno }

@@ -101,7 +101,7 @@ const isQuestion = (value: unknown): boolean => isIndex(value, Number.MAX_SAFE_I
 
 function isShape(value: unknown): boolean {
   if (!isFields(value)) return false
-  const { name, byteLength, pageBytes, placement, words } = value
+  const { name, byteLength, pageBytes, placement, words, prefetch } = value
   const pages = Number(byteLength) / Number(pageBytes)
   return (
     typeof name === 'string' &&
@@ -112,6 +112,7 @@ function isShape(value: unknown): boolean {
     pages > 0 &&
     pages < 2 ** 32 &&
     isPlacement(placement) &&
+    (prefetch === 'auto' || prefetch === 'off') &&
     (words === 'paged' || (words === 'atomic' && isWordLength(Number(byteLength))))
   )
 }

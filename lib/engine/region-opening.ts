@@ -299,6 +299,9 @@ function differenceBetween(known: Known, shape: RegionShape): string | undefined
   }
   if (there.words !== shape.words)
     return `words are '${there.words}' ${by}, and '${shape.words}' here`
+  if (there.prefetch !== shape.prefetch) {
+    return `prefetch is '${there.prefetch}' ${by}, and '${shape.prefetch}' here`
+  }
   const [theirs, ours] = [describe(there.placement), describe(shape.placement)]
   return theirs === ours ? undefined : `placement is ${theirs} ${by}, and ${ours} here`
 }
@@ -309,8 +312,9 @@ function toWire(known: Known): WireInfo {
 
 function fromWire(wire: WireInfo): RegionInfo {
   const pageCount = Math.ceil(wire.byteLength / wire.pageBytes)
-  const { name, byteLength, pageBytes, placement, words, id } = wire
-  return { name, byteLength, pageBytes, placement, words, id, pageCount, base: BigInt(wire.base) }
+  const { name, byteLength, pageBytes, placement, words, prefetch, id } = wire
+  const base = BigInt(wire.base)
+  return { name, byteLength, pageBytes, placement, words, prefetch, id, pageCount, base }
 }
 
 function keyFromWire({ rkey, address }: WireKey): WordsKey {

@@ -44,6 +44,8 @@ export const STAT_NAMES = [
   'pagesParked',
   'waitNs',
   'directReads',
+  'pagesPrefetched',
+  'prefetchesUseless',
 ] as const
 
 /**
@@ -115,6 +117,8 @@ export interface Addon {
     base: bigint,
     placement: number,
     fixedHome: number,
+    /** Ask for pages ahead of threads that read in a regular way; false if left out. */
+    prefetch?: boolean,
   ): number
   /**
    * Maps the pages of a region of atomic words that this member homes. Throws an Error with errno.

@@ -10,8 +10,8 @@
 
 namespace pagemesh {
 
-// Zeroed memory of this size for good, with a name for /proc/PID/maps; not valid, with errno set, if
-// there is none.
+// Zeroed memory of this size for good, with a name for /proc/PID/maps. Not valid, with errno set,
+// if there is none.
 UniqueFd MakeSealedMemory(const char* name, size_t length);
 
 // Whether the descriptor, a peer's, is such memory, of this size.

@@ -39,7 +39,7 @@ void* PagedWord(const Region* region, uint32_t page, uint32_t byte, uint32_t wor
 
 }  // namespace
 
-// mapRegion(session, id, pageBytes, pageCount, base, placement, fixedHome)
+// mapRegion(session, id, pageBytes, pageCount, base, placement, fixedHome, prefetch)
 Napi::Value MapRegion(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
@@ -50,6 +50,7 @@ Napi::Value MapRegion(const Napi::CallbackInfo& info) {
   options.base = Uint64Argument(info, 4);
   options.placement = static_cast<Placement>(Uint32Argument(info, 5));
   options.fixed_home = Uint32Argument(info, 6);
+  options.prefetch = info[7].ToBoolean();
   return Napi::Number::New(info.Env(), session->MapRegion(options));
 }
 
@@ -94,9 +95,10 @@ Napi::Value RegionStatsOf(const Napi::CallbackInfo& info) {
   if (region == nullptr) return info.Env().Undefined();
   const RegionStats& stats = region->stats();
   const std::atomic<uint64_t>* const counters[kRegionStatCount] = {
-      &stats.read_faults,  &stats.write_faults,   &stats.local_faults, &stats.pages_received,
-      &stats.pages_sent,   &stats.bytes_received, &stats.bytes_sent,   &stats.invalidations,
-      &stats.pages_parked, &stats.wait_ns,        &stats.direct_reads};
+      &stats.read_faults,       &stats.write_faults,   &stats.local_faults, &stats.pages_received,
+      &stats.pages_sent,        &stats.bytes_received, &stats.bytes_sent,   &stats.invalidations,
+      &stats.pages_parked,      &stats.wait_ns,        &stats.direct_reads, &stats.pages_prefetched,
+      &stats.prefetches_useless};
   const bool fits = info[2].IsTypedArray() &&
                     info[2].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
   if (!fits) return ThrowErrno(info.Env(), "regionStats", EINVAL);

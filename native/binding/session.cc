@@ -261,6 +261,19 @@ SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_s
   return transport_->TrySend(home, record, slot) ? SendResult::kSent : SendResult::kUnsent;
 }
 
+uint32_t Session::SendReads(Region* region, const uint32_t* pages, uint32_t count, void* scratch) {
+  static_assert(kRequestBytes == sizeof(Record), "memory/fault.h says what scratch must hold");
+  auto* records = static_cast<Record*>(scratch);
+  for (uint32_t i = 0; i < count; i++) {
+    records[i] = {};
+    records[i].kind = kKindReadRequest;
+    records[i].view = view_.load(std::memory_order_relaxed);
+    records[i].region = region->options().id;
+    records[i].page = pages[i];
+  }
+  return transport_->TrySendMany(static_cast<int>(region->HomeOf(pages[0])), records, count);
+}
+
 void Session::PollAnswers() {
   if (transport_->PollAnswers()) WakeEngine();
 }
@@ -298,6 +311,7 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
 void Session::Poll(int timeout_ms) {
   DrainConnectionEvents();
   const bool refused = transport_->Resume();
+  FlushAnswers();
   DrainFaults();
   const bool may_spin = event_count_ == 0 && !refused && timeout_ms != 0 && transport_->Polls();
   if (may_spin && spins_in_a_row_++ < kSpinsInARow && SpinForEvents()) return;
@@ -320,6 +334,7 @@ void Session::CollectLocal() {
 // True if there are events.
 bool Session::SpinForEvents() {
   transport_->Poll();
+  FlushAnswers();
   CollectLocal();
   if (event_count_ > 0) return true;
   Spin spin(&spin_policy_);
@@ -327,6 +342,7 @@ bool Session::SpinForEvents() {
   // One that looks is enough: a faulting thread has more to win, and wakes the engine for the rest.
   while (CountLookingAskers() == 0 && spin.GoOn() && !stopped_.load()) {
     const bool handled = transport_->Poll();  // what is answered at once is no event
+    FlushAnswers();
     CollectLocal();
     if (!handled && event_count_ == 0) continue;
     spin.Found();
@@ -362,6 +378,7 @@ void Session::Sleep(int timeout_ms) {
       transport_->OnReady(token, ready[i].events);
     }
   }
+  FlushAnswers();
   CollectLocal();
 }
 
@@ -530,6 +547,11 @@ uint8_t* Session::FrameFor(int rank, const Record& record, size_t* length) {
 }
 
 bool Session::OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) {
+  if (record.kind == kKindData && TakeAhead(rank, record)) return true;
+  if (record.kind == kKindReadRequest && rank != kNoRank && transport_->TakesRuns(rank)) {
+    if (answer_count_ == kMostAnswers) return false;
+    if (AnswerSoon(rank, record)) return true;
+  }
   Entry event = {};
   event.record = record;
   const bool cluster = record.kind == kKindCluster;
@@ -557,15 +579,83 @@ bool Session::CanBeView(uint32_t view) const {
   return view >= 1 && view <= static_cast<uint32_t>(options_.size);
 }
 
-// The row clean × readRequest of the directory's table. The engine is in Exchange, and so between
-// two of its steps: an entry is as it left it. What the member sent before must not be overtaken,
-// so there may be no event that the engine has not seen.
-bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) {
+// Whether the engine is in Exchange, and so between two of its steps: an entry is as it left it.
+// What the member sent before must not be overtaken, so there may be no event that the engine has
+// not seen.
+bool Session::MayAnswerRead(int rank, const Record& request, Region** region) const {
   if (request.kind != kKindReadRequest || event_capacity_ == 0 || event_count_ > 0) return false;
-  if (!CanBeView(request.view)) return false;
-  Region* region = FindRegionById(request.region);
-  if (region == nullptr || request.page >= region->page_count()) return false;
-  if (region->HomeOf(request.page) != static_cast<uint32_t>(options_.rank)) return false;
+  if (!CanBeView(request.view) || rank == options_.rank || request.region > kMaxRegionId)
+    return false;
+  *region = regions_[request.region].load(std::memory_order_acquire);
+  return *region != nullptr && request.page < (*region)->page_count() &&
+         (*region)->HomeOf(request.page) == static_cast<uint32_t>(options_.rank);
+}
+
+// The rows clean × readRequest and ownedHere × readRequest of the directory's table, for a request
+// among many: the answer goes out with others.
+bool Session::AnswerSoon(int rank, const Record& request) {
+  Region* region = nullptr;
+  if (!MayAnswerRead(rank, request, &region)) return false;
+  const uint32_t page = request.page;
+  // Requests may wait for a page that is held here; only the engine knows whose turn it is.
+  if ((region->state(page).load() & kPageHeld) != 0) return false;
+  const uint32_t home_index = region->HomeIndexOf(page);
+  const uint32_t state = region->control_word(home_index) & kControlStateMask;
+  if (state == kEntryClean) {
+    region->AddSharer(home_index, static_cast<uint32_t>(rank));
+  } else if (state == kEntryOwnedHere && LowerHere(region, page)) {
+    region->SetEntry(home_index, kControlClean | kControlClosed, 1U << rank | 1U << options_.rank);
+  } else {
+    return false;
+  }
+  Record& answer = answers_[answer_count_++];
+  answer = {};
+  answer.payload_bytes = static_cast<uint32_t>(region->page_bytes());
+  answer.kind = kKindData;
+  answer.view = view_.load(std::memory_order_relaxed);
+  answer.region = request.region;
+  answer.page = page;
+  transport_->Queue(rank, &answer, region->frame(page));
+  CountSent(region);
+  return true;
+}
+
+// The row write × lowerHere of the page table, but for the protection: LowerRun follows, before
+// anything is sent.
+bool Session::LowerHere(Region* region, uint32_t page) {
+  uint8_t expected = kStateWrite;
+  if (!region->state(page).compare_exchange_strong(expected, kStateRead)) return false;
+  if (region != lowered_region_ || page != lowered_first_ + lowered_count_) {
+    LowerRun();
+    lowered_region_ = region;
+    lowered_first_ = page;
+  }
+  lowered_count_++;
+  return true;
+}
+
+void Session::LowerRun() {
+  if (lowered_count_ > 0) lowered_region_->Protect(lowered_first_, lowered_count_, PROT_READ);
+  for (uint32_t i = 0; i < lowered_count_; i++) {
+    lowered_region_->ClearControl(lowered_region_->HomeIndexOf(lowered_first_ + i), kControlClosed);
+  }
+  lowered_region_ = nullptr;
+  lowered_count_ = 0;
+}
+
+// Ends what was begun for many records at a time.
+void Session::FlushAnswers() {
+  WakeRun();
+  if (answer_count_ == 0) return;
+  LowerRun();
+  transport_->Flush();
+  answer_count_ = 0;
+}
+
+// As AnswerSoon for clean pages, for a transport that sends the answer itself.
+bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) {
+  Region* region = nullptr;
+  if (!MayAnswerRead(rank, request, &region)) return false;
   const uint32_t home_index = region->HomeIndexOf(request.page);
   if ((region->control_word(home_index) & kControlStateMask) != kEntryClean) return false;
   region->AddSharer(home_index, static_cast<uint32_t>(rank));
@@ -581,13 +671,14 @@ bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, cons
 }
 
 // The two rows of the page table that native code may step: reading × data, and writing or
-// upgrading × grant, for a thread that waits for just that.
-bool Session::TakeAnswer(int rank, const Record& record) {
-  if (record.words[0] != 0 || record.words[1] != 0) return false;  // not the last word
-  if (!CanBeView(record.view)) return false;
+// upgrading × grant, for a thread that waits for just that, or that has asked ahead. Returns the
+// region, or nullptr if this is no such step.
+Region* Session::StepAnswer(int rank, const Record& record) {
+  if (record.words[0] != 0 || record.words[1] != 0) return nullptr;  // not the last word
+  if (!CanBeView(record.view)) return nullptr;
   Region* region = FindRegionById(record.region);
-  if (region == nullptr || record.page >= region->page_count()) return false;
-  if (region->HomeOf(record.page) != static_cast<uint32_t>(rank)) return false;
+  if (region == nullptr || record.page >= region->page_count()) return nullptr;
+  if (region->HomeOf(record.page) != static_cast<uint32_t>(rank)) return nullptr;
   uint8_t from, to = kStateWrite;
   size_t payload_bytes = region->page_bytes();
   switch (record.kind) {
@@ -603,17 +694,42 @@ bool Session::TakeAnswer(int rank, const Record& record) {
       payload_bytes = 0;
       break;
     default:
-      return false;
+      return nullptr;
   }
-  if (record.payload_bytes != payload_bytes) return false;
+  if (record.payload_bytes != payload_bytes) return nullptr;
   std::atomic<uint8_t>& state = region->state(record.page);
   uint8_t now = state.load(std::memory_order_acquire);
   do {
-    if ((now & ~kPageHeld) != (from | kPageDirect)) return false;
+    if ((now & ~kPageHeld) != (from | kPageDirect)) return nullptr;
   } while (!state.compare_exchange_weak(now, static_cast<uint8_t>(to | (now & kPageHeld))));
   if (payload_bytes > 0) CountReceived(region);
+  return region;
+}
+
+bool Session::TakeAnswer(int rank, const Record& record) {
+  const Region* region = StepAnswer(rank, record);
+  if (region == nullptr) return false;
   WakeWaiters(region, record.page, 1);
   return true;
+}
+
+// As TakeAnswer, on the engine's thread, for a page that came as one of many.
+bool Session::TakeAhead(int rank, const Record& record) {
+  Region* region = StepAnswer(rank, record);
+  if (region == nullptr) return false;
+  if (region != came_region_ || record.page != came_first_ + came_count_) {
+    WakeRun();
+    came_region_ = region;
+    came_first_ = record.page;
+  }
+  came_count_++;
+  return true;
+}
+
+void Session::WakeRun() {
+  if (came_count_ > 0) WakeWaiters(came_region_, came_first_, came_count_);
+  came_region_ = nullptr;
+  came_count_ = 0;
 }
 
 bool Session::DescribeSlot(uint32_t slot, uint32_t* region_id, uint32_t* page) {

@@ -62,7 +62,9 @@ enum ProtectFlag : uint32_t {
 // The state, the mark of a busy entry, and that of one that is closed to members on this host.
 constexpr uint32_t kControlStateMask = 0x41ff;
 constexpr uint32_t kControlClosed = 0x4000;
+constexpr uint32_t kEntryOwnedHere = 0x00;      // the home has the page for writing
 constexpr uint32_t kEntryClean = 0x01;          // the home's frame is good, and may be copied
+constexpr uint32_t kControlClean = 0xffff0001;  // … with no owner and no requester
 constexpr uint32_t kControlExpectsData = 0x80;  // the home expects the page back
 constexpr size_t kEntryBytes = 8;               // the control word, and then the sharers
 constexpr uint32_t kControlOwnerShift = 16;
@@ -120,6 +122,7 @@ class Session final : public FaultSink, public TransportClient {
   bool ReadDirectly(Region* region, uint32_t page) override;
   SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
                          uint32_t slot) override;
+  uint32_t SendReads(Region* region, const uint32_t* pages, uint32_t count, void* scratch) override;
   void PollAnswers() override;
   void WatchAnswers() override;
   void WakeEngine() override;
@@ -154,6 +157,14 @@ class Session final : public FaultSink, public TransportClient {
   bool SpinForEvents();
   void Sleep(int timeout_ms);
   void CollectLocal();
+  bool AnswerSoon(int rank, const Record& request);
+  bool MayAnswerRead(int rank, const Record& request, Region** region) const;
+  bool LowerHere(Region* region, uint32_t page);
+  void LowerRun();
+  void FlushAnswers();
+  Region* StepAnswer(int rank, const Record& record);
+  bool TakeAhead(int rank, const Record& record);
+  void WakeRun();
   // Whether there can be a view of this number; lib/engine/engine.ts says more of those that
   // cannot.
   bool CanBeView(uint32_t view) const;
@@ -180,7 +191,18 @@ class Session final : public FaultSink, public TransportClient {
   uint32_t spins_in_a_row_ = 0;
   bool signals_blocked_ = false;  // engine thread
   bool watch_resumes_ = false;
-  uint32_t resumes_seen_ = 0;       // ResumeCount at the last kEventResumed
+  uint32_t resumes_seen_ = 0;  // ResumeCount at the last kEventResumed
+  // Answers that wait for FlushAnswers, and pages that are lowered here before they are sent: with
+  // many requests in hand, that is one call each for many pages. Engine thread.
+  static constexpr uint32_t kMostAnswers = 256;
+  Record answers_[kMostAnswers];
+  uint32_t answer_count_ = 0;
+  Region* lowered_region_ = nullptr;
+  uint32_t lowered_first_ = 0, lowered_count_ = 0;
+  // Pages that have come and whose threads WakeRun wakes: a thread that reads one after the other
+  // had better find many. Engine thread.
+  Region* came_region_ = nullptr;
+  uint32_t came_first_ = 0, came_count_ = 0;
   std::vector<uint8_t> discarded_;  // where bytes go that nobody wants any more
   // Where this Exchange writes. Engine thread only.
   Entry* events_ = nullptr;

@@ -9,15 +9,19 @@
 #include "base/check.h"
 #include "base/futex_lock.h"
 #include "base/spin.h"
+#include "memory/prefetch.h"
 
 namespace pagemesh {
 namespace {
 
 constexpr uint32_t kMaxWaiters = kMaxFaultSlots;   // threads in a fault at the same time
 constexpr uint64_t kMostSpinNs = 4 * 1000 * 1000;  // then a thread sleeps until it is woken
-constexpr uint32_t kQueueLength = 4096;
+constexpr uint32_t kQueueLength = 8192;
 static_assert((kQueueLength & (kQueueLength - 1)) == 0, "the queue index is masked");
-static_assert(kQueueLength >= 2 * kMaxWaiters, "a waiter has at most one event in the queue");
+constexpr uint32_t kMostAhead = 1024;  // events of threads that ask ahead
+// A thread that was woken for another reason may put a second event into the queue before the
+// engine has seen the first.
+static_assert(kQueueLength >= 3 * kMaxWaiters + kMostAhead, "all events have room");
 static_assert(kMaxWaiters == kBellSlots, "each has its slot in the bell");
 
 // One thread that waits in a fault. It sleeps on its slot of the bell, because members on this host
@@ -42,8 +46,9 @@ struct Cell {
   FaultEvent event{};
 };
 Cell queue[kQueueLength];
-std::atomic<uint32_t> queue_tail{0};  // producers
-uint32_t queue_head = 0;              // engine thread only
+std::atomic<uint32_t> queue_tail{0};   // producers
+uint32_t queue_head = 0;               // engine thread only
+std::atomic<uint32_t> ahead_count{0};  // of the events in the queue that PushUnsentAhead put there
 
 std::atomic<FaultSink*> fault_sink{nullptr};
 std::atomic<int> sink_users{0};  // threads that may have read fault_sink and still use it
@@ -164,24 +169,16 @@ uint8_t TakePending(std::atomic<uint8_t>& state, Access access, uint8_t direct) 
   }
 }
 
-// Tries to take a copy from a home on this host without asking. True: the state has changed.
-bool Fill(FaultSink* sink, Region* region, uint32_t page) {
-  std::atomic<uint8_t>& state = region->state(page);
-  uint8_t expected = kStateNone;
-  if (!state.compare_exchange_strong(expected, kStateFilling)) return false;
-  const bool filled = sink->ReadDirectly(region, page);
-  expected = kStateFilling;
-  if (state.compare_exchange_strong(expected, filled ? kStateRead : kStateNone)) {
-    WakeWaiters(region, page, 1);  // other threads that touched it meanwhile
-    return filled;
-  }
-  // The copy was taken away before it could be used, or the engine wants to hear of the page. Only
-  // this thread leaves this state.
-  PM_CHECK_STATE(expected == kStateFillingInVain, expected, page);
-  state.store(kStateNone);
-  PushFault({region->options().id, page, Access::kRead, 0});
-  sink->WakeEngine();
-  WakeWaiters(region, page, 1);
+// Sends the page's request, and those for the pages that the thread will read after it. With a
+// slot, the request that names it goes first and alone. False: the engine must send it.
+bool Send(FaultSink* sink, Region* region, uint32_t page, uint8_t pending, uint32_t slot) {
+  const bool reads = pending == kStateReading;
+  const bool alone = !reads || slot != kNoFaultSlot;
+  AskedAhead asked = AskedAhead::kNothing;
+  if (!alone) asked = AskAhead(sink, region, page, true);
+  if (asked != AskedAhead::kNothing) return asked == AskedAhead::kSent;
+  if (sink->SendRequest(region, page, pending, slot) != SendResult::kSent) return false;
+  if (reads && alone) AskAhead(sink, region, page, false);
   return true;
 }
 
@@ -191,12 +188,21 @@ bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
   FaultSink* sink = fault_sink.load();
   uint8_t unsent = 0;
   if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
-    if (access == Access::kRead && Fill(sink, region, page)) return false;
+    const Filled filled = access == Access::kRead ? Fill(sink, region, page) : Filled::kNot;
+    if (filled == Filled::kYes) {
+      // By itself, before there are neighbours in the same state: that those are touched must be
+      // seen, or nobody knows whether they were worth fetching.
+      bool parked;
+      region->RaiseIfPermitted(page, access, &parked);
+      AskAhead(sink, region, page, false);
+    }
+    if (filled != Filled::kNot) return filled == Filled::kInVain;
     const bool direct = sink->MayAnswer(region, page);
     const uint8_t pending = TakePending(region->state(page), access, direct ? kPageDirect : 0);
-    if (pending == 0) return true;
-    if (!direct) slot = kNoFaultSlot;
-    if (sink->SendRequest(region, page, pending, slot) == SendResult::kSent) return true;
+    if (pending == 0 || Send(sink, region, page, pending, direct ? slot : kNoFaultSlot)) {
+      if (pending == 0 && access == Access::kRead) AskAhead(sink, region, page, false);
+      return true;
+    }
     unsent = pending;
   }
   PushFault({region->options().id, page, access, unsent});
@@ -232,12 +238,14 @@ void SleepForAnswer(Waiter* waiter, Asleep* asleep, Region* region, uint32_t pag
 void WaitForAnswer(Waiter* waiter, Region* region, uint32_t page, Access access) {
   const uint32_t slot = static_cast<uint32_t>(waiter - waiters);
   // A page whose request the engine sent comes by way of the engine, which needs no help.
-  const bool asks = (region->state(page).load() & kPageDirect) != 0;
+  // One that was asked for ahead over a link is like one that this thread asked for.
+  bool asks = (region->state(page).load() & kPageDirect) != 0;
   if (asks) {
     const SinkUse use;
     FaultSink* sink = fault_sink.load();
-    const bool found = sink != nullptr && LookForAnswer(waiter, sink, region, page, access);
-    if (sink != nullptr) sink->PollAnswers();
+    asks = sink != nullptr && sink->MayAnswer(region, page);
+    const bool found = asks && LookForAnswer(waiter, sink, region, page, access);
+    if (asks) sink->PollAnswers();
     if (found) return;
   }
   Asleep asleep(slot, asks);
@@ -263,6 +271,14 @@ void WaitForGrant(Region* region, uint32_t page, Access access) {
   }
   ReleaseWaiter(waiter);
   region->stats().wait_ns.fetch_add(NowNs() - start_ns, std::memory_order_relaxed);
+}
+
+// The thread has come to a page that is here: it may have been asked for ahead.
+void GoOnAhead(Region* region, uint32_t page) {
+  if (region->prefetch_table() == nullptr) return;
+  const SinkUse use;
+  FaultSink* sink = fault_sink.load();
+  if (sink != nullptr) AskAhead(sink, region, page, false);
 }
 
 // Threads that wait, and threads that were woken but have not touched the page again yet.
@@ -301,9 +317,40 @@ void SetFaultSink(FaultSink* sink) {
 bool PopFault(FaultEvent* event) {
   if (SequenceOf(queue_head) != queue_head + 1) return false;
   *event = queue[queue_head & (kQueueLength - 1)].event;
+  if (event->ahead) ahead_count.fetch_sub(1);
   SetSequence(queue_head, queue_head + kQueueLength);
   queue_head++;
   return true;
+}
+
+void PushUnsentAhead(FaultSink* sink, const Region* region, uint32_t page) {
+  while (ahead_count.fetch_add(1) >= kMostAhead) {
+    ahead_count.fetch_sub(1);
+    if (fault_sink.load() != sink) return;  // the engine has ended, and nobody is asked any more
+    sched_yield();
+  }
+  PushFault({region->options().id, page, Access::kRead, kStateReading, true});
+  sink->WakeEngine();
+}
+
+Filled Fill(FaultSink* sink, Region* region, uint32_t page) {
+  std::atomic<uint8_t>& state = region->state(page);
+  uint8_t expected = kStateNone;
+  if (!state.compare_exchange_strong(expected, kStateFilling)) return Filled::kNot;
+  const bool filled = sink->ReadDirectly(region, page);
+  expected = kStateFilling;
+  if (state.compare_exchange_strong(expected, filled ? kStateRead : kStateNone)) {
+    WakeWaiters(region, page, 1);  // other threads that touched it meanwhile
+    return filled ? Filled::kYes : Filled::kNot;
+  }
+  // Only this thread leaves this state. The engine must ask, and the thread must wait for that: if
+  // it tried by itself again, the engine's question would spoil the next copy, and so on.
+  PM_CHECK_STATE(expected == kStateFillingInVain, expected, page);
+  state.store(kStateNone);
+  PushFault({region->options().id, page, Access::kRead, 0, false});
+  sink->WakeEngine();
+  WakeWaiters(region, page, 1);
+  return Filled::kInVain;
 }
 
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {
@@ -332,6 +379,7 @@ bool ServeFault(uintptr_t address, Access access) {
   bool parked = false;
   if (region->RaiseIfPermitted(page, access, &parked)) {
     if (parked) stats.local_faults.fetch_add(1, std::memory_order_relaxed);
+    if (parked && access == Access::kRead) GoOnAhead(region, page);
     return true;
   }
   auto& counter = access == Access::kRead ? stats.read_faults : stats.write_faults;

@@ -16,6 +16,7 @@ struct FaultEvent {
   uint32_t page;
   Access access;
   uint8_t unsent_state;  // not 0: the page was taken to this state but its request was not sent
+  bool ahead = false;    // by PushUnsentAhead
 };
 
 enum class SendResult {
@@ -26,6 +27,9 @@ enum class SendResult {
 // One that waits in a fault is known to peers by its slot: an answer names it in place of its page.
 constexpr uint32_t kMaxFaultSlots = 2048;
 constexpr uint32_t kNoFaultSlot = kMaxFaultSlots;
+
+// What one request takes where it is written; transport/wire.h has the form.
+constexpr uint32_t kRequestBytes = 64;
 
 // How a faulting thread reaches the rest of the member. All calls come from inside a signal
 // handler, from any thread, and so must be async-signal-safe.
@@ -41,6 +45,10 @@ class FaultSink {
   // `slot`, the answer may be one that wakes nobody.
   virtual SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
                                  uint32_t slot) = 0;
+  // Sends requests to read these pages, all of one home, in one go. Returns how many of them, from
+  // the first on, were sent. `scratch` has room for `count` times kRequestBytes.
+  virtual uint32_t SendReads(Region* region, const uint32_t* pages, uint32_t count,
+                             void* scratch) = 0;
   // Takes what answers there are; without a system call if there are none.
   virtual void PollAnswers() = 0;
   // The thread is about to sleep: answers must reach the engine, which wakes it.
@@ -48,6 +56,15 @@ class FaultSink {
   // Something is in the fault queue.
   virtual void WakeEngine() = 0;
 };
+
+// What came of an attempt to take a copy of a page without asking for it.
+enum class Filled {
+  kNot,     // the page is not clean at a home on this host, or not in state none: ask for it
+  kYes,     // it is in state read; its protection has not been raised
+  kInVain,  // the copy was taken away before it was of use; the engine asks for the page
+};
+// Tries it. Threads in a fault, so async-signal-safe; the page's home is another member.
+Filled Fill(FaultSink* sink, Region* region, uint32_t page);
 
 // Installs the handler, once a process; it stays, and chains to the one before it. Returns 0 or
 // errno. Any thread.
@@ -59,6 +76,10 @@ void SetFaultSink(FaultSink* sink);
 
 // Takes the next event out of the queue. Engine thread only.
 bool PopFault(FaultEvent* event);
+
+// A page was taken to state reading for a thread that only asks ahead, and its request could not be
+// sent, but somebody else relies on it by now: the engine must send it. `sink` is in use.
+void PushUnsentAhead(FaultSink* sink, const Region* region, uint32_t page);
 
 // Lets the threads that wait for one of these pages look at its state again. Any thread.
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count);

@@ -10,13 +10,14 @@
 #include "base/check.h"
 #include "base/futex_lock.h"
 #include "base/sealed_memory.h"
+#include "memory/prefetch.h"
 
 namespace pagemesh {
 namespace {
 
 constexpr int kMaxRegions = 1024;
 constexpr uint32_t kParkChunkPages = 2048;  // one mprotect call lowers at most this many pages
-constexpr uint32_t kRaiseAroundPages = 16;  // neighbours raised with a parked page
+constexpr uint32_t kRaiseAroundPages = 64;  // neighbours raised with a parked page
 constexpr uint32_t kDefaultMaxMapCount = 65530;
 constexpr size_t kMmuPageBytes = 4096;
 
@@ -139,7 +140,11 @@ bool Region::MapAll() {
   states_ = static_cast<std::atomic<uint8_t>*>(
       MapShared(nullptr, page_count(), read_write, anonymous, -1));
   protections_ = static_cast<uint8_t*>(MapShared(nullptr, page_count(), read_write, anonymous, -1));
-  return states_ != nullptr && protections_ != nullptr;
+  if (states_ == nullptr || protections_ == nullptr) return false;
+  if (!options_.prefetch || options_.size == 1) return true;
+  prefetch_table_ = static_cast<PrefetchTable*>(
+      MapShared(nullptr, sizeof(PrefetchTable), read_write, anonymous, -1));
+  return prefetch_table_ != nullptr;
 }
 
 void Region::Unref() {
@@ -156,6 +161,7 @@ Region::~Region() {
   if (service_ != nullptr) munmap(service_, memory_bytes());
   if (states_ != nullptr) munmap(states_, page_count());
   if (protections_ != nullptr) munmap(protections_, page_count());
+  if (prefetch_table_ != nullptr) munmap(prefetch_table_, sizeof(PrefetchTable));
 }
 
 // Whole pages, and some room even if nothing is homed here: nobody maps nothing.
@@ -242,6 +248,10 @@ bool Region::RaiseIfPermitted(uint32_t page, Access access, bool* parked) {
   while (end < window_end && alike(end)) end++;
   SetProtectionLocked(first, end - first, wanted);
   return true;
+}
+
+bool Region::IsLowered(uint32_t page) const {
+  return __atomic_load_n(&protections_[page], __ATOMIC_RELAXED) == PROT_NONE;
 }
 
 void Region::Retire() {

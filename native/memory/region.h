@@ -20,8 +20,9 @@ struct RegionOptions {
   uint64_t base = 0;  // where the application mapping stands, the same in every member
   Placement placement = Placement::kBlock;
   uint32_t fixed_home = 0;
-  uint32_t rank = 0;  // this member
-  uint32_t size = 0;  // members of the mesh
+  uint32_t rank = 0;      // this member
+  uint32_t size = 0;      // members of the mesh
+  bool prefetch = false;  // ask for pages ahead of threads that read in a regular way
 };
 
 // Counters of one region at this member, for stats(). Written from several threads.
@@ -33,12 +34,17 @@ struct RegionStats {
   std::atomic<uint64_t> pages_sent{0};
   std::atomic<uint64_t> bytes_received{0};
   std::atomic<uint64_t> bytes_sent{0};
-  std::atomic<uint64_t> invalidations{0};  // copies lost to another member's write
-  std::atomic<uint64_t> pages_parked{0};   // lowered to stay below vm.max_map_count
-  std::atomic<uint64_t> wait_ns{0};        // threads stopped in a fault
-  std::atomic<uint64_t> direct_reads{0};   // pages copied from their homes without asking
+  std::atomic<uint64_t> invalidations{0};     // copies lost to another member's write
+  std::atomic<uint64_t> pages_parked{0};      // lowered to stay below vm.max_map_count
+  std::atomic<uint64_t> wait_ns{0};           // threads stopped in a fault
+  std::atomic<uint64_t> direct_reads{0};      // pages copied from their homes without asking
+  std::atomic<uint64_t> pages_prefetched{0};  // asked for ahead of the threads that read
+  // Of these, untouched when their stream was given up.
+  std::atomic<uint64_t> prefetches_useless{0};
 };
-constexpr int kRegionStatCount = 11;
+constexpr int kRegionStatCount = 13;
+
+struct PrefetchTable;
 
 // Owner: counted references, one of the session and one of every SharedArrayBuffer over it, because
 // a view may outlive the mesh. Thread-safety is given per member function.
@@ -81,6 +87,11 @@ class Region {
   void AddSharer(uint32_t home_index, uint32_t rank) {
     directory_[2 * static_cast<size_t>(home_index) + 1].fetch_or(1U << rank);
   }
+  // Engine thread: a page that was this member's own is clean, and these have copies.
+  void SetEntry(uint32_t home_index, uint32_t control, uint32_t sharers) {
+    directory_[2 * static_cast<size_t>(home_index) + 1].store(sharers);
+    directory_[2 * static_cast<size_t>(home_index)].store(control);
+  }
 
   // The memory behind it, for members on the same host: the frames, and the directory behind them.
   int memory_fd() const { return memfd_.get(); }
@@ -99,6 +110,12 @@ class Region {
   // false if the state does not permit `access`. Async-signal-safe; `parked` tells whether anything
   // had to be done.
   bool RaiseIfPermitted(uint32_t page, Access access, bool* parked);
+
+  // Whether the MMU refuses every touch of the page just now. Any thread; a hint.
+  bool IsLowered(uint32_t page) const;
+
+  // Of automatic prefetch, by memory/prefetch.cc; nullptr: none here.
+  PrefetchTable* prefetch_table() const { return prefetch_table_; }
 
   // Turns the region into private memory of this process: pages held keep their last contents, the
   // others read as zero. No page is ever asked for again.
@@ -125,6 +142,7 @@ class Region {
   std::atomic<uint8_t>* states_ = nullptr;      // one byte a page
   std::atomic<uint32_t>* directory_ = nullptr;  // two words a page homed here
   uint8_t* protections_ = nullptr;              // what the MMU enforces now; protection lock
+  PrefetchTable* prefetch_table_ = nullptr;     // used as threads read
   uint32_t home_page_count_ = 0;
   RegionStats stats_;
   std::atomic<uint32_t> references_{1};

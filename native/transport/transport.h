@@ -106,6 +106,8 @@ class TransportClient {
 
 class Transport {
  public:
+  static constexpr uint32_t kNoSlot = UINT32_MAX;
+
   virtual ~Transport() = default;
 
   // Control path. Engine thread, or before the engine runs. Return a number, or -errno.
@@ -126,6 +128,16 @@ class Transport {
   // Sends a request now, from any thread and from inside a signal handler. With a slot, the answer
   // may be one that wakes nobody and names the slot. False: nothing was sent.
   virtual bool TrySend(int rank, const Record& record, uint32_t slot) = 0;
+  // The same for many, without a slot, in one system call where there is one. Returns how many of
+  // them, from the first on, were sent.
+  virtual uint32_t TrySendMany(int rank, const Record* records, uint32_t count) {
+    uint32_t sent = 0;
+    while (sent < count && TrySend(rank, records[sent], kNoSlot)) sent++;
+    return sent;
+  }
+
+  // Whether answers to a member's requests may be queued one by one and flushed together.
+  virtual bool TakesRuns(int /*rank*/) const { return true; }
 
   // Looking for what has arrived without a system call. What a transport that cannot says:
   virtual bool Polls() const { return false; }

@@ -110,6 +110,11 @@ t.test('every argument that cannot be', async (t) => {
         /placement must be 'block', 'cyclic' or \{ rank \}, not/,
       ]),
       ...badIntegers((v) => `mesh.region('a', { byteLength: 1, placement: { rank: ${v} } })`, 0, 1),
+      ...["'on'", 'true', 'null', '{}'].map((v): Case => [
+        `mesh.region('a', { byteLength: 1, prefetch: ${v} })`,
+        invalid,
+        /prefetch must be 'auto' or 'off', not/,
+      ]),
     ]
     await check(t, members[1], cases)
   })

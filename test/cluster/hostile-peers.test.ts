@@ -198,6 +198,7 @@ const shape = {
   pageBytes: 4096,
   placement: 'block',
   words: 'paged',
+  prefetch: 'auto',
 }
 
 /** Records that no honest member sends. Region 0 has two pages, and rank 0 homes both. */

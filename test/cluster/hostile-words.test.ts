@@ -37,12 +37,26 @@ const badRecords: Record<string, RawRecord> = {
       ...['none', 7, undefined].map((words) => ({
         type: 'open',
         question: 1,
-        shape: { name: 'x', byteLength: 8, pageBytes: 4096, placement: 'block', words },
+        shape: {
+          name: 'x',
+          byteLength: 8,
+          pageBytes: 4096,
+          placement: 'block',
+          words,
+          prefetch: 'auto',
+        },
       })),
       ...[12, 2 ** 31].map((byteLength) => ({
         type: 'open',
         question: 1,
-        shape: { name: 'x', byteLength, pageBytes: 4096, placement: 'block', words: 'atomic' },
+        shape: {
+          name: 'x',
+          byteLength,
+          pageBytes: 4096,
+          placement: 'block',
+          words: 'atomic',
+          prefetch: 'auto',
+        },
       })),
     ].map((message) => {
       const payload = JSON.stringify(message)

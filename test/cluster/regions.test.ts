@@ -13,6 +13,7 @@ interface Shape {
   byteLength: number
   placement: Placement
   pageBytes: number
+  prefetch?: 'auto' | 'off'
 }
 
 const openThere = async (room: Room, name: string, shape: Shape): Promise<bigint> => {
@@ -137,6 +138,7 @@ t.test('regions that members disagree on', async (t) => {
     [{ byteLength: 8193 }, /'r': byteLength is 8192 as rank 1 opened it, and 8193 here/],
     [{ pageBytes: 8192 }, /'r': pageBytes is 4096 as rank 1 opened it, and 8192 here/],
     [{ placement: 'block' }, /placement is \{ rank: 1 \} as rank 1 opened it, and 'block' here/],
+    [{ prefetch: 'off' }, /'r': prefetch is 'auto' as rank 1 opened it, and 'off' here/],
     [{ placement: { rank: 2 } }, /placement is \{ rank: 1 \} .* and \{ rank: 2 \} here/],
   ]
   for (const [difference, message] of cases) {
@@ -259,7 +261,7 @@ t.test('one writes, one reads: a read fault for each page, and sums that agree',
         return { sum, ...region.stats() }
       },
       name,
-      { byteLength, placement },
+      { byteLength, placement, prefetch: 'off' } as const,
     )
     t.equal(reader.sum, byteLength / 4, name)
     t.equal(reader.readFaults, pages, 'one read fault per page touched')
@@ -375,7 +377,7 @@ t.test('prefetch by all of the same pages', async (t) => {
 t.test('discard: the next touch fetches again', async (t) => {
   const members = await startMesh(t, 2)
   const [zero, one] = members as [Member, Member]
-  const options = { byteLength: 32 * 4096, placement: { rank: 0 } }
+  const options = { byteLength: 32 * 4096, placement: { rank: 0 }, prefetch: 'off' } as const
   await zero.run(async (room, options) => {
     new Int32Array((await room.open('d', options)).buffer).fill(3)
   }, options)

@@ -91,6 +91,12 @@ class Member final : public FaultSink, public TransportClient {
     const Record record = RecordOf(KindFor(pending), page);
     return transport_->TrySend(0, record, slot) ? SendResult::kSent : SendResult::kUnsent;
   }
+  uint32_t SendReads(Region*, const uint32_t* pages, uint32_t count, void* scratch) override {
+    static_assert(kRequestBytes == sizeof(Record));
+    auto* records = static_cast<Record*>(scratch);
+    for (uint32_t i = 0; i < count; i++) records[i] = RecordOf(kKindReadRequest, pages[i]);
+    return transport_->TrySendMany(0, records, count);
+  }
   void PollAnswers() override {}
   void WatchAnswers() override {}
   void WakeEngine() override {

@@ -88,6 +88,9 @@ export async function regions(mesh: Mesh): Promise<void> {
   const counters: Region = await mesh.region('i', { byteLength: 8, words: 'atomic' })
   true satisfies Same<Region['words'], 'paged' | 'atomic'>
   true satisfies Same<Region['wordsBy'], 'home' | 'rdma'>
+  await mesh.region('k', { byteLength: 8, prefetch: 'off' })
+  // @ts-expect-error prefetch is on by itself, or off
+  await mesh.region('l', { byteLength: 8, prefetch: 'on' })
   // @ts-expect-error no such words
   await mesh.region('j', { byteLength: 8, words: 'rdma' })
   // @ts-expect-error nobody changes what changes the words

@@ -14,6 +14,7 @@ const info: RegionInfo = {
   pageBytes,
   placement: 'cyclic',
   words: 'atomic',
+  prefetch: 'off',
   pageCount: 4,
   base: 0n,
 }

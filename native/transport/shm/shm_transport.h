@@ -35,6 +35,13 @@ class ShmTransport final : public Transport {
   }
   void Flush() override;
   bool TrySend(int rank, const Record& record, uint32_t slot) override;
+  uint32_t TrySendMany(int rank, const Record* records, uint32_t count) override {
+    return PeerAt(rank) == nullptr ? inner_->TrySendMany(rank, records, count)
+                                   : Transport::TrySendMany(rank, records, count);
+  }
+  bool TakesRuns(int rank) const override {
+    return PeerAt(rank) != nullptr || inner_->TakesRuns(rank);
+  }
   bool Polls() const override { return using_any_ || inner_->Polls(); }
   bool MayAnswer(int rank) const override {
     return PeerAt(rank) != nullptr || inner_->MayAnswer(rank);

@@ -198,17 +198,20 @@ void TcpConnection::BreakLocked() {
   has_backlog_.store(false, std::memory_order_release);
 }
 
-bool TcpConnection::TrySend(const Record& record, bool* partial) {
+uint32_t TcpConnection::TrySend(const Record* records, uint32_t count, bool* partial) {
   *partial = false;
-  if (!send_lock_.TryLock()) return false;
-  bool taken = false;
+  if (!send_lock_.TryLock()) return 0;
+  uint32_t taken = 0;
   if (fd_.valid() && !broken_ && !connecting && !has_backlog_.load(std::memory_order_relaxed)) {
-    const ssize_t result = send(fd_.get(), &record, sizeof(record), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(records);
+    const ssize_t result =
+        send(fd_.get(), bytes, count * sizeof(Record), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (result > 0) {
-      taken = true;
-      tail_length_ = sizeof(record) - static_cast<size_t>(result);
+      const size_t sent = static_cast<size_t>(result);
+      taken = static_cast<uint32_t>((sent + sizeof(Record) - 1) / sizeof(Record));
+      tail_length_ = taken * sizeof(Record) - sent;
       if (tail_length_ > 0) {
-        memcpy(tail_, reinterpret_cast<const uint8_t*>(&record) + result, tail_length_);
+        memcpy(tail_, bytes + sent, tail_length_);
         has_backlog_.store(true, std::memory_order_release);
         *partial = true;
       }

@@ -41,9 +41,10 @@ class TcpConnection {
   uint32_t SendQueued();
   void SendBacklog();
   bool has_backlog() const { return has_backlog_.load(std::memory_order_acquire); }
-  // Any thread, inside signal handlers too: takes no lock that is held, allocates nothing. False:
-  // nothing was sent. `*partial` asks for the engine to be woken: a piece is left in the backlog.
-  bool TrySend(const Record& record, bool* partial);
+  // Any thread, inside signal handlers too: takes no lock that is held, allocates nothing. Returns
+  // how many of the records were sent. `*partial` asks for the engine to be woken: a piece of the
+  // last of them is left in the backlog.
+  uint32_t TrySend(const Record* records, uint32_t count, bool* partial);
   void CloseSocket();
 
  private:

@@ -256,9 +256,13 @@ void TcpTransport::Flush() {
 }
 
 bool TcpTransport::TrySend(int rank, const Record& record, uint32_t /*slot*/) {
+  return TrySendMany(rank, &record, 1) == 1;
+}
+
+uint32_t TcpTransport::TrySendMany(int rank, const Record* records, uint32_t count) {
   TcpConnection* connection = by_rank_[rank].load(std::memory_order_acquire);
   bool partial = false;
-  const bool sent = connection != nullptr && connection->TrySend(record, &partial);
+  const uint32_t sent = connection == nullptr ? 0 : connection->TrySend(records, count, &partial);
   if (partial) {
     // Only this thread knows; the engine must wait for the socket to take the rest.
     epoll_event event = {};

@@ -28,6 +28,7 @@ class TcpTransport final : public Transport {
   void QueueTo(int connection, const Record* record, const uint8_t* payload) override;
   void Flush() override;
   bool TrySend(int rank, const Record& record, uint32_t slot) override;
+  uint32_t TrySendMany(int rank, const Record* records, uint32_t count) override;
   void OnReady(uint32_t token, uint32_t events) override;
   bool Resume() override;
 

@@ -37,6 +37,11 @@ class VerbsTransport final : public Transport {
   }
   void Flush() override;
   bool TrySend(int rank, const Record& record, uint32_t slot) override;
+  uint32_t TrySendMany(int rank, const Record* records, uint32_t count) override {
+    return device_ == nullptr ? tcp_.TrySendMany(rank, records, count)
+                              : Transport::TrySendMany(rank, records, count);
+  }
+  bool TakesRuns(int rank) const override { return LinkTo(rank) == nullptr; }
   bool Polls() const override { return device_ != nullptr; }
   bool MayAnswer(int rank) const override { return LinkTo(rank) != nullptr; }
   bool PollAnswers() override;

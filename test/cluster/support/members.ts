@@ -281,7 +281,7 @@ export async function joinAll(
     async (room, given) => (await room.join(given)).stats().transport,
     options,
   )
-  const expected = members.length === 1 ? 'tcp' : transport
+  const expected = members.length === 1 ? 'tcp' : (options.transport ?? transport)
   const other = found.findIndex((each) => each !== expected)
   if (other >= 0) throw new Error(`rank ${other} uses ${found[other]}, not ${expected}`)
 }
