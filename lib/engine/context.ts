@@ -10,7 +10,7 @@ export interface EngineContext {
   readonly rank: number
   readonly size: number
   readonly ring: Ring
-  /** The time of the events in hand, of performance.now(). */
+  /** The time of the events in hand: whole milliseconds since the engine began. */
   readonly nowMs: number
   /** Answers a command of the API. */
   answer(id: number, value: unknown): void

@@ -20,6 +20,12 @@ const LOST_PAGE_EXIT_CODE = 74
  */
 const RESUME_HOLD_MS = 4
 
+/** Room for so many pages that threads were woken for, at first: few threads fault at a time. */
+const SMALLEST_RESUMING = 16
+
+/** A time until something that does not happen. */
+export const NEVER_MS = 0x7fffffff
+
 /** Something that waits for pages: told of each page that it asked for. */
 export interface PageWaiter {
   pageGranted(page: number): void
@@ -31,8 +37,11 @@ export class EngineRegion implements CoherenceSink, WordHost {
   readonly homes: HomeMap
   readonly coherence: RegionCoherence
   private readonly waiters = new Map<number, PageWaiter[]>()
-  /** Pages held until a thread that was woken for them has touched them, and until when. */
-  private readonly resuming = new Map<number, number>()
+  /** The first `resumingCount`: pages held until a thread that was woken for them has touched them. */
+  private resumingPages = new Int32Array(SMALLEST_RESUMING)
+  /** Until when, of each. */
+  private resumingUntilMs = new Float64Array(SMALLEST_RESUMING)
+  private resumingCount = 0
   /** Granted or lost while a step ran; told to the waiters after it. */
   private grantedPages: number[] = []
   private lostPages: { page: number; error: PagemeshError }[] = []
@@ -162,38 +171,60 @@ export class EngineRegion implements CoherenceSink, WordHost {
 
   private holdForThreads(page: number): void {
     const { addon, session, nowMs } = this.context
-    if (this.resuming.has(page)) return
+    if (this.holdsForThreads(page)) return
     if (addon.countWaiters(session, this.info.id, page, 1) === 0) return
     this.coherence.hold(page)
-    this.resuming.set(page, nowMs + RESUME_HOLD_MS)
+    if (this.resumingCount === this.resumingPages.length) {
+      this.makeRoomToResume()
+    }
+    this.resumingPages[this.resumingCount] = page
+    this.resumingUntilMs[this.resumingCount++] = nowMs + RESUME_HOLD_MS
     this.context.watchResuming(this)
   }
 
+  private makeRoomToResume(): void {
+    const pages = new Int32Array(2 * this.resumingPages.length)
+    const untilMs = new Float64Array(pages.length)
+    pages.set(this.resumingPages)
+    untilMs.set(this.resumingUntilMs)
+    this.resumingPages = pages
+    this.resumingUntilMs = untilMs
+  }
+
+  private holdsForThreads(page: number): boolean {
+    for (let at = 0; at < this.resumingCount; at++) if (this.resumingPages[at] === page) return true
+    return false
+  }
+
   isResuming(): boolean {
-    return this.resuming.size > 0
+    return this.resumingCount > 0
   }
 
   /**
-   * Lets go of pages whose threads have touched them. Returns when that must be looked at again:
-   * Infinity if nobody waits for one of these pages.
+   * Lets go of pages whose threads have touched them. Returns in how many milliseconds that must be
+   * looked at again: NEVER_MS if nobody waits for one of these pages.
    */
   releaseResumed(): number {
-    if (this.resuming.size === 0) return Infinity
     const { addon, session, nowMs } = this.context
-    let deadlineMs = Infinity
-    for (const [page, untilMs] of this.resuming) {
+    let againInMs: number = NEVER_MS
+    for (let at = 0; at < this.resumingCount;) {
+      const page = this.resumingPages[at]
+      const leftMs = this.resumingUntilMs[at] - nowMs
       // A thread that reads and then writes waits again at once: that it asks for more is as good a
       // sign that it has had its turn. Otherwise whoever contends with it would wait until the end.
       const upgrades = (this.coherence.pages.byte(page) & PAGE_PENDING) !== 0
       const resumed = upgrades || addon.countWaiters(session, this.info.id, page, 1) === 0
-      if (resumed || nowMs >= untilMs) {
-        this.resuming.delete(page)
+      if (resumed || leftMs <= 0) {
+        const last = --this.resumingCount
+        this.resumingPages[at] = this.resumingPages[last]
+        this.resumingUntilMs[at] = this.resumingUntilMs[last]
         this.release(page)
-      } else if (this.coherence.isWanted(page)) {
-        deadlineMs = Math.min(deadlineMs, untilMs)
+        continue
       }
+      if (this.coherence.isWanted(page)) againInMs = Math.min(againInMs, leftMs)
+      at++
     }
-    return deadlineMs
+    return againInMs
   }
 
   open(region: number, page: number): void {

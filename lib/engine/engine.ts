@@ -7,7 +7,7 @@ import { closeReason } from './close-reasons.js'
 import type { Command, EngineData, RegionInfo } from './commands.js'
 import { JOIN_ID } from './commands.js'
 import type { EngineContext } from './context.js'
-import { EngineRegion } from './engine-region.js'
+import { EngineRegion, NEVER_MS } from './engine-region.js'
 import { Joining } from './joining.js'
 import { Links, type TransportReport } from './links.js'
 import { Members } from './members.js'
@@ -57,6 +57,11 @@ export class Engine implements EngineContext {
   private readonly pins = new Map<number, Pin>()
   private readonly maxPins: number
   private readonly words: WordOperations
+  /** The event in hand, for `recordWord`. */
+  private eventAt = 0
+  /** The words of its record, a, b, c … One function for all events: none is made for each. */
+  private readonly recordWord = (offset: number): number =>
+    this.ring.record(this.eventAt, Word.a + offset)
   private readonly rdmaWords: RdmaWords
   private readonly links: Links
   /** Prefetches, pins and word operations that have not been answered. */
@@ -66,17 +71,18 @@ export class Engine implements EngineContext {
   private running = true
   private nextBeatMs: number
   private readonly beatMs: number
-  nowMs: number
-  /** When a page that waits for a thread to touch it is taken away all the same. */
-  private resumeDeadlineMs = Infinity
-  private readonly resumingRegions = new Set<EngineRegion>()
+  nowMs = 0
+  /** In how many ms a page that waits for a thread to touch it is taken away all the same. */
+  private resumeInMs: number = NEVER_MS
+  /** The first `resumingCount` are regions that hold pages until threads have touched them. */
+  private readonly resuming: (EngineRegion | undefined)[] = []
+  private resumingCount = 0
 
   constructor(data: EngineData) {
     this.data = data
     this.session = data.session
     this.rank = data.rank
     this.size = data.size
-    this.nowMs = performance.now()
     const { mapBoundaryLimit } = this.addon.probe() // settled when the session began
     this.maxPins = Math.floor(mapBoundaryLimit / BOUNDARIES_PER_PIN)
     this.members = new Members(data.size, data.rank, this.nowMs)
@@ -97,7 +103,7 @@ export class Engine implements EngineContext {
       },
       goneError,
     )
-    this.beatMs = data.heartbeatTimeoutMs / HEARTBEATS_PER_TIMEOUT
+    this.beatMs = Math.ceil(data.heartbeatTimeoutMs / HEARTBEATS_PER_TIMEOUT)
     this.nextBeatMs = this.nowMs + this.beatMs
     this.joining = new Joining(this, data, (error) => this.onJoined(error))
     this.words = new WordOperations(this)
@@ -112,14 +118,18 @@ export class Engine implements EngineContext {
   /** Runs until the mesh is left or native code says stop. */
   run(): void {
     this.joining.start()
-    while (this.running) {
-      const count = this.ring.exchange(this.timeoutMs(), this.resumeDeadlineMs < Infinity)
-      if (count < 0) return
-      this.nowMs = performance.now()
-      this.onEvents(count)
-      if (this.nowMs >= this.nextDeadlineMs()) this.onTimer()
-    }
+    while (this.running) if (!this.runOnce()) return
     this.ring.flush()
+  }
+
+  /** Returns false once stopped. A function of its own, which V8 can replace by a faster one. */
+  private runOnce(): boolean {
+    const count = this.ring.exchange(this.timeoutMs(), this.resumeInMs < NEVER_MS)
+    if (count < 0) return false
+    this.nowMs = this.ring.nowMs
+    this.onEvents(count)
+    if (this.timerInMs() <= 0) this.onTimer()
+    return true
   }
 
   answer(id: number, value: unknown): void {
@@ -152,14 +162,17 @@ export class Engine implements EngineContext {
   }
 
   watchResuming(region: EngineRegion): void {
-    this.resumingRegions.add(region)
+    for (let at = 0; at < this.resumingCount; at++) if (this.resuming[at] === region) return
+    this.resuming[this.resumingCount++] = region
   }
 
   private releaseResumed(): void {
-    this.resumeDeadlineMs = Infinity
-    for (const region of this.resumingRegions) {
-      this.resumeDeadlineMs = Math.min(this.resumeDeadlineMs, region.releaseResumed())
-      if (!region.isResuming()) this.resumingRegions.delete(region)
+    this.resumeInMs = NEVER_MS
+    for (let at = 0; at < this.resumingCount;) {
+      const region = this.resuming[at]!
+      this.resumeInMs = Math.min(this.resumeInMs, region.releaseResumed())
+      if (region.isResuming()) at++
+      else this.resuming[at] = this.resuming[--this.resumingCount]
     }
   }
 
@@ -252,7 +265,8 @@ export class Engine implements EngineContext {
   private dispatch(index: number, from: number): void {
     const { ring } = this
     const kind = ring.record(index, Word.kind)
-    const word = (offset: number): number => ring.record(index, Word.a + offset)
+    const word = this.recordWord
+    this.eventAt = index
     switch (kind) {
       case Kind.Acquire:
       case Kind.Release:
@@ -428,12 +442,14 @@ export class Engine implements EngineContext {
 
   // Time.
 
-  private nextDeadlineMs(): number {
-    return Math.min(this.nextBeatMs, this.resumeDeadlineMs, this.joining.deadlineMs)
+  /** In whole milliseconds: a fraction would be an object of its own, made for each exchange. */
+  private timerInMs(): number {
+    const joinMs = this.joining.deadlineMs ?? this.nextBeatMs
+    return Math.min(joinMs, this.nextBeatMs) - this.nowMs
   }
 
   private timeoutMs(): number {
-    return Math.max(0, Math.ceil(this.nextDeadlineMs() - this.nowMs))
+    return Math.max(0, Math.min(this.timerInMs(), this.resumeInMs))
   }
 
   private onTimer(): void {

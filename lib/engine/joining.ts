@@ -9,7 +9,7 @@ import type { EngineContext } from './context.js'
 /** Gives the joiner, which has neither sockets nor a clock, both; and says when it is done. */
 export class Joining {
   /** When `tick` is wanted; looked up when something happened, not for each event. */
-  deadlineMs = Infinity
+  deadlineMs: number | undefined
   joined = false
   private readonly joiner: Joiner
   private answered = false
@@ -107,7 +107,8 @@ export class Joining {
     for (const { connection, reason } of this.failedDials.splice(0)) {
       this.joiner.closed(connection, reason)
     }
-    this.deadlineMs = this.joiner.nextDeadlineMs()
+    const nextMs = this.joiner.nextDeadlineMs()
+    this.deadlineMs = nextMs === Infinity ? undefined : Math.ceil(nextMs)
     const { outcome } = this.joiner
     if (this.answered || outcome.state === 'joining') return
     this.answered = true

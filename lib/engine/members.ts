@@ -9,7 +9,7 @@ type Standing = 'up' | 'leaving' | 'gone' | 'down'
 export class Members {
   view = 1
   private readonly standings: Standing[]
-  private readonly heardMs: number[]
+  private readonly heardMs: Float64Array
   private readonly reasons = new Map<number, string>()
 
   constructor(
@@ -18,7 +18,7 @@ export class Members {
     nowMs: number,
   ) {
     this.standings = Array.from({ length: size }, () => 'up')
-    this.heardMs = Array.from({ length: size }, () => nowMs)
+    this.heardMs = new Float64Array(size).fill(nowMs)
   }
 
   /** Its engine answers, though its program may have called leave. */

@@ -1,5 +1,5 @@
 import { RECORD_WORDS, Word } from '../protocol/messages.js'
-import type { Addon } from '../native/addon.js'
+import { type Addon, Call, CALL_WORDS } from '../native/addon.js'
 
 /** Words of an event or an action: kind, three words, and a record. native/binding/session.h. */
 export const ENTRY_WORDS = 4 + RECORD_WORDS
@@ -43,6 +43,7 @@ const BLOB_BYTES = 256 * 1024
  * allocated once.
  */
 export class Ring {
+  private readonly callWords = new Int32Array(CALL_WORDS)
   private readonly actions = new Uint32Array(ACTIONS * ENTRY_WORDS)
   private readonly blobsOut = new Uint8Array(BLOB_BYTES)
   private readonly events = new Uint32Array(EVENTS * ENTRY_WORDS)
@@ -70,21 +71,22 @@ export class Ring {
     if (this.actionCount > 0) this.call(this.noEvents, 0, false)
   }
 
+  /** When the last exchange returned, in whole milliseconds since the first one. */
+  get nowMs(): number {
+    const high = this.callWords[Call.nowMsHigh]
+    const low = this.callWords[Call.nowMsLow]
+    return high === 0 ? low : high * 2 ** 31 + low
+  }
+
   private call(events: Uint32Array, timeoutMs: number, watchResumes: boolean): number {
-    const { actions, actionCount, blobsOut, blobsIn } = this
+    const { callWords, actions, blobsOut, blobsIn } = this
+    callWords[Call.actionCount] = this.actionCount
+    callWords[Call.timeoutMs] = timeoutMs
+    callWords[Call.watchResumes] = watchResumes ? 1 : 0
     this.actionCount = 0
     this.lastProtectAt = -1
     this.blobsUsed = 0
-    return this.addon.exchange(
-      this.session,
-      actions,
-      actionCount,
-      blobsOut,
-      events,
-      blobsIn,
-      timeoutMs,
-      watchResumes,
-    )
+    return this.addon.exchange(this.session, callWords, actions, blobsOut, events, blobsIn)
   }
 
   /** Word `word` (0 is the kind) of event `index`. */

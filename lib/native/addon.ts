@@ -31,6 +31,18 @@ export type RegionPart = (typeof RegionPart)[keyof typeof RegionPart]
 export const LinkWay = { verbs: 0, shm: 1 } as const
 export type LinkWay = (typeof LinkWay)[keyof typeof LinkWay]
 
+/** What the words of `exchange`'s first array say. */
+export const Call = {
+  actionCount: 0,
+  timeoutMs: 1,
+  /** 1: report threads that come back from a fault. */
+  watchResumes: 2,
+  /** Written before it returns: milliseconds since the session's first exchange, bits 0-30. */
+  nowMsLow: 3,
+  nowMsHigh: 4,
+} as const
+export const CALL_WORDS = 5
+
 /** What regionStats writes, in this order. */
 export const STAT_NAMES = [
   'readFaults',
@@ -71,19 +83,17 @@ export interface Addon {
   wake(session: number): void
   setView(session: number, view: number): void
   /**
-   * Carries out actions, then waits for events; engine thread only. No allocation.
+   * Carries out actions, then waits for events; engine thread only. No allocation: what is asked
+   * for and answered by number is in `call`, by the indices of {@link Call}.
    * @returns how many events were written, or -1 once stopped
    */
   exchange(
     session: number,
+    call: Int32Array,
     actions: Uint32Array,
-    actionCount: number,
     blobsOut: Uint8Array,
     events: Uint32Array,
     blobsIn: Uint8Array,
-    timeoutMs: number,
-    /** Report threads that come back from a fault. */
-    watchResumes: boolean,
   ): number
   /** @returns the port */
   listen(session: number, host: string, port: number): number

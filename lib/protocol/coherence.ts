@@ -1,5 +1,6 @@
 import { PagemeshError } from '../errors.js'
 import { Directory, EntryEvent } from './directory.js'
+import { LocalMessages } from './local-messages.js'
 import { Kind, NOBODY } from './messages.js'
 import { PAGE_PENDING, PageEvent, PageState, PageTable, permits } from './page-table.js'
 import type { HomeMap } from './placement.js'
@@ -16,8 +17,6 @@ export interface CoherenceOptions {
   readonly sink: CoherenceSink
 }
 
-const FIELDS = 5 // of a message to ourselves: kind, page, from, a, b
-
 /**
  * One region at one member: its page table, its part of the directory, and the messages that go
  * from one to the other without leaving the member. Pure, and single-threaded but for the state
@@ -30,7 +29,7 @@ export class RegionCoherence {
   private readonly rank: number
   private readonly homes: HomeMap
   /** Messages to ourselves, first in first out. */
-  private local: number[] = []
+  private readonly local = new LocalMessages()
   private draining = false
 
   constructor(options: CoherenceOptions) {
@@ -243,14 +242,14 @@ export class RegionCoherence {
     this.draining = true
     try {
       do {
-        for (let at = 0; at < this.local.length; at += FIELDS) {
-          const [kind = 0, page = 0, from = 0, a = 0, b = 0] = this.local.slice(at, at + FIELDS)
-          this.dispatch(kind, page, from, a, b)
+        const { local } = this
+        for (let at = 0; at < local.length; at++) {
+          this.dispatch(local.kind(at), local.page(at), local.from(at), local.a(at), local.b(at))
         }
-        this.local.length = 0
+        local.forget()
       } while (this.directory.pumpOne())
     } finally {
-      this.local.length = 0
+      this.local.forget()
       this.draining = false
     }
   }

@@ -1,6 +1,7 @@
 import { PagemeshError } from '../errors.js'
 import { FarRanks, farWordCount, NEAR_RANKS, nearBit } from './far-ranks.js'
 import { Kind, MAX_MEMBERS, MAX_RANKS, NOBODY } from './messages.js'
+import { PageFifo, PageQueues } from './page-queues.js'
 import type { CoherenceSink } from './sink.js'
 
 /**
@@ -210,13 +211,12 @@ const word = (state: number, owner: number, requester: number): number => {
   const ownerBits = packed(owner)
   const requesterBits = packed(requester)
   return (
-    (state |
-      (BUSY_STATES.has(state) ? ENTRY_BUSY : 0) |
-      ((ownerBits & 0xff) << OWNER_SHIFT) |
-      ((ownerBits >>> 8) << OWNER_HIGH_SHIFT) |
-      ((requesterBits & 0xff) << REQUESTER_SHIFT) |
-      ((requesterBits >>> 8) << REQUESTER_HIGH_SHIFT)) >>>
-    0
+    state |
+    (BUSY_STATES.has(state) ? ENTRY_BUSY : 0) |
+    ((ownerBits & 0xff) << OWNER_SHIFT) |
+    ((ownerBits >>> 8) << OWNER_HIGH_SHIFT) |
+    ((requesterBits & 0xff) << REQUESTER_SHIFT) |
+    ((requesterBits >>> 8) << REQUESTER_HIGH_SHIFT)
   )
 }
 
@@ -244,13 +244,16 @@ const requesterOf = (request: QueuedRequest): number => (request & 0xff) | ((req
 
 /** The entries of one region at their home. Pure: it changes the words and calls the sink. */
 export class Directory {
-  private readonly queues = new Map<number, QueuedRequest[]>()
+  private readonly queues = new PageQueues()
   /** Pages whose queues may go on. */
-  private readonly pumped = new Set<number>()
+  private readonly pumped = new PageFifo()
   private down = 0
   /** Of pages that have any: the sharers beyond the sharers word. Their entries say so. */
   private readonly far = new Map<number, FarRanks>()
   private readonly farDown: FarRanks
+
+  /** Read with their sign: a number beyond 31 bits would be allocated for each look at it. */
+  private readonly words: Int32Array
 
   /**
    * @param words two words for each page homed here, shared memory
@@ -259,7 +262,7 @@ export class Directory {
    */
   constructor(
     private readonly region: number,
-    private readonly words: Uint32Array,
+    words: Uint32Array,
     private readonly indexOf: (page: number) => number,
     private readonly home: number,
     private readonly here: HomePages,
@@ -268,19 +271,28 @@ export class Directory {
   ) {
     if (size > MAX_RANKS) throw new RangeError(`an entry names up to ${MAX_RANKS} members`)
     this.farDown = new FarRanks(farWordCount(size))
+    this.words = new Int32Array(words.buffer, words.byteOffset, words.length)
   }
 
   control(page: number): number {
-    return Atomics.load(this.words, 2 * this.indexOf(page))
+    return this.signedControl(page) >>> 0
   }
 
   /** The sharers word: those below rank 32. */
   sharers(page: number): number {
+    return this.signedSharers(page) >>> 0
+  }
+
+  private signedControl(page: number): number {
+    return Atomics.load(this.words, 2 * this.indexOf(page))
+  }
+
+  private signedSharers(page: number): number {
     return Atomics.load(this.words, 2 * this.indexOf(page) + 1)
   }
 
   isSharer(page: number, rank: number): boolean {
-    if (rank < NEAR_RANKS) return (this.sharers(page) & (1 << rank)) !== 0
+    if (rank < NEAR_RANKS) return (this.signedSharers(page) & (1 << rank)) !== 0
     return this.far.get(page)?.has(rank) === true
   }
 
@@ -290,20 +302,15 @@ export class Directory {
   }
 
   ownerOf(page: number): number {
-    const control = this.control(page)
+    const control = this.signedControl(page)
     return (control & 0xff) === EntryState.ownedHere ? this.home : ownerIn(control)
   }
 
   /** A ReadRequest, WriteRequest or UpgradeRequest. */
   onRequest(page: number, kind: number, requester: number): void {
     if (this.isDown(requester)) return
-    const queue = this.queues.get(page)
-    if (queue !== undefined) {
-      queue.push(queued(kind, requester))
-      return
-    }
-    if (!this.tryRequest(page, kind, requester)) {
-      this.queues.set(page, [queued(kind, requester)])
+    if (this.queues.has(page) || !this.tryRequest(page, kind, requester)) {
+      this.queues.push(page, queued(kind, requester))
     }
   }
 
@@ -325,23 +332,23 @@ export class Directory {
    * takes the page away again.
    */
   pumpOne(): boolean {
-    for (const page of this.pumped) {
-      const queue = this.queues.get(page)
-      const request = queue?.[0]
-      if (
-        queue !== undefined &&
-        request !== undefined &&
-        this.tryRequest(page, kindOf(request), requesterOf(request))
-      ) {
-        queue.shift()
-        if (queue.length > 0) return true
-        this.queues.delete(page)
-        this.pumped.delete(page)
+    const { queues, pumped } = this
+    while (pumped.size > 0) {
+      const page = pumped.first()
+      if (this.tryFirst(page)) {
+        queues.shift(page)
+        if (!queues.has(page)) pumped.removeFirst()
         return true
       }
-      this.pumped.delete(page)
+      pumped.removeFirst()
     }
     return false
+  }
+
+  private tryFirst(page: number): boolean {
+    if (!this.queues.has(page)) return false
+    const request = this.queues.first(page)
+    return this.tryRequest(page, kindOf(request), requesterOf(request))
   }
 
   hasQueue(page: number): boolean {
@@ -350,7 +357,7 @@ export class Directory {
 
   /** The home gives back its own access; the frame stays good. False if it cannot now. */
   discardHere(page: number): boolean {
-    const state = this.control(page) & 0xff
+    const state = this.signedControl(page) & 0xff
     if (this.here.isHeld(page) || this.queues.has(page)) return false
     if (state !== EntryState.ownedHere && state !== EntryState.clean) return false
     if (!this.here.dropHere(page)) return false
@@ -366,10 +373,9 @@ export class Directory {
   memberDown(rank: number, pages: Iterable<[number, number]>): void {
     if (rank < NEAR_RANKS) this.down |= 1 << rank
     else this.farDown.add(rank)
-    for (const [page, queue] of this.queues) {
-      const left = queue.filter((request) => requesterOf(request) !== rank)
-      if (left.length > 0) this.queues.set(page, left)
-      else this.queues.delete(page)
+    for (const page of this.queues.pages()) {
+      const left = this.queues.of(page).filter((request) => requesterOf(request) !== rank)
+      this.queues.replace(page, left)
     }
     for (const [first, count] of pages) {
       for (let page = first; page < first + count; page++) this.entryMemberDown(page, rank)
@@ -377,7 +383,7 @@ export class Directory {
   }
 
   private entryMemberDown(page: number, rank: number): void {
-    const control = this.control(page)
+    const control = this.signedControl(page)
     const state = control & 0xff
     const owner = ownerIn(control)
     const requester = requesterIn(control)
@@ -419,10 +425,13 @@ export class Directory {
 
   private tryClosed(page: number, kind: number, requester: number): boolean {
     const event = this.classify(page, kind, requester)
-    if ((this.control(page) & 0xff) === EntryState.ownedAway && this.ownerOf(page) === requester) {
+    if (
+      (this.signedControl(page) & 0xff) === EntryState.ownedAway &&
+      this.ownerOf(page) === requester
+    ) {
       throw this.cannotHappen(page, event, requester) // it has what it asks for
     }
-    const cell = compiled[(this.control(page) & 0xff) * EVENT_COUNT + event]
+    const cell = compiled[(this.signedControl(page) & 0xff) * EVENT_COUNT + event]
     if (cell === wait) return false
     if (requester !== this.home && this.here.isHeld(page) && this.takesFromHome(page, event)) {
       return false
@@ -433,21 +442,21 @@ export class Directory {
 
   /** True if the entry was clean and open, and is closed now. */
   private close(page: number): boolean {
-    const control = this.control(page)
+    const control = this.signedControl(page)
     if ((control & 0xff) !== EntryState.clean || (control & ENTRY_CLOSED) !== 0) return false
-    Atomics.store(this.words, 2 * this.indexOf(page), (control | ENTRY_CLOSED) >>> 0)
+    Atomics.store(this.words, 2 * this.indexOf(page), control | ENTRY_CLOSED)
     return true
   }
 
   /** Nothing came of what the entry was closed for, if it is still clean. */
   private reopen(page: number): void {
-    const control = this.control(page)
+    const control = this.signedControl(page)
     if ((control & 0xff) !== EntryState.clean) return
-    Atomics.store(this.words, 2 * this.indexOf(page), (control & ~ENTRY_CLOSED) >>> 0)
+    Atomics.store(this.words, 2 * this.indexOf(page), control & ~ENTRY_CLOSED)
   }
 
   private takesFromHome(page: number, event: number): boolean {
-    const state = this.control(page) & 0xff
+    const state = this.signedControl(page) & 0xff
     if (state === EntryState.ownedHere) return true
     const hasCopy = this.isSharer(page, this.home)
     return state === EntryState.clean && hasCopy && event !== EntryEvent.readRequest
@@ -458,7 +467,7 @@ export class Directory {
     if (kind === Kind.ReadRequest) {
       return requester === this.home ? EntryEvent.readRequestHere : EntryEvent.readRequest
     }
-    if ((this.control(page) & 0xff) !== EntryState.clean) return EntryEvent.writeRequestAlone
+    if ((this.signedControl(page) & 0xff) !== EntryState.clean) return EntryEvent.writeRequestAlone
     // An upgrade whose copy was invalidated on the way is a plain write request.
     const upgrade = kind === Kind.UpgradeRequest && this.isSharer(page, requester)
     const shared =
@@ -469,7 +478,7 @@ export class Directory {
 
   /** Sharers that must be told: not the requester, not the home, nobody who is down. */
   private othersThan(page: number, requester: number): number {
-    return this.sharers(page) & ~nearBit(requester) & ~nearBit(this.home) & ~this.down
+    return this.signedSharers(page) & ~nearBit(requester) & ~nearBit(this.home) & ~this.down
   }
 
   /** The same, of ranks from 32 on; undefined if there are none. */
@@ -483,7 +492,7 @@ export class Directory {
   }
 
   private run(page: number, event: number, from: number): void {
-    const control = this.control(page)
+    const control = this.signedControl(page)
     const cell = compiled[(control & 0xff) * EVENT_COUNT + event]
     if (cell === undefined || typeof cell === 'string') {
       throw this.cannotHappen(page, event, from)
@@ -504,8 +513,9 @@ export class Directory {
     const closed = next === EntryState.clean && (!wasClean || (control & ENTRY_CLOSED) !== 0)
     const mark = closed ? ENTRY_CLOSED : 0
     this.write(page, word(next, kept, BUSY_STATES.has(next) ? requester : NOBODY) | mark)
-    for (const action of cell.does) {
-      this.perform(action, page, owner, requester, from, awaited, farAwaited)
+    const { does } = cell
+    for (let at = 0; at < does.length; at++) {
+      this.perform(does[at], page, owner, requester, from, awaited, farAwaited)
     }
     if (next === EntryState.clean && !wasClean) this.sink.open(this.region, page)
   }
@@ -550,7 +560,8 @@ export class Directory {
         for (let left = awaited; left !== 0; left &= left - 1) {
           sink.send(31 - Math.clz32(left & -left), Kind.Invalidate, region, page, requester, 0)
         }
-        for (const rank of farAwaited?.ranks() ?? []) {
+        if (farAwaited === undefined) return
+        for (const rank of farAwaited.ranks()) {
           sink.send(rank, Kind.Invalidate, region, page, requester, 0)
         }
         return
@@ -570,7 +581,7 @@ export class Directory {
 
   /** WriteBack must come from the owner and Confirm from the requester. */
   private checkSender(page: number, event: number, from: number): void {
-    const control = this.control(page)
+    const control = this.signedControl(page)
     if ((control & ENTRY_BUSY) === 0) return
     const owner = ownerIn(control)
     const requester = requesterIn(control)
@@ -582,7 +593,8 @@ export class Directory {
 
   /** Tells a writer, before its grant, of acknowledgements that the grant has no room for. */
   private announce(page: number, writer: number, far: FarRanks | undefined): void {
-    for (const [index, bits] of far?.words.entries() ?? []) {
+    if (far === undefined) return
+    for (const [index, bits] of far.words.entries()) {
       if (bits !== 0) this.sink.send(writer, Kind.AwaitAlso, this.region, page, index + 1, bits)
     }
   }
@@ -593,7 +605,7 @@ export class Directory {
 
   private write(page: number, control: number): void {
     const mark = this.far.has(page) ? ENTRY_FAR : 0
-    Atomics.store(this.words, 2 * this.indexOf(page), (control | mark) >>> 0)
+    Atomics.store(this.words, 2 * this.indexOf(page), control | mark)
   }
 
   private sharersIndex(page: number): number {
@@ -609,7 +621,7 @@ export class Directory {
     const far = this.far.get(page) ?? new FarRanks(this.farDown.words.length)
     far.add(rank)
     this.far.set(page, far)
-    this.write(page, this.control(page))
+    this.write(page, this.signedControl(page))
   }
 
   private removeSharer(page: number, rank: number): void {
@@ -630,11 +642,11 @@ export class Directory {
 
   private clearFar(page: number): void {
     this.far.delete(page)
-    this.write(page, this.control(page) & ~ENTRY_FAR)
+    this.write(page, this.signedControl(page) & ~ENTRY_FAR)
   }
 
   private cannotHappen(page: number, event: number, from: number): PagemeshError {
-    const state = entryStateName(this.control(page)) ?? 'unknown'
+    const state = entryStateName(this.signedControl(page)) ?? 'unknown'
     return new PagemeshError(
       'ERR_PAGEMESH_PROTOCOL',
       `the directory entry of page ${page} of region ${this.region} is in state '${state}', ` +

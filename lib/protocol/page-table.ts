@@ -1,7 +1,8 @@
 import { PagemeshError } from '../errors.js'
 import { FarRanks, farWordCount, NEAR_RANKS } from './far-ranks.js'
 import { Kind, MAX_MEMBERS, NOBODY } from './messages.js'
-import type { CoherenceSink, DeferredStep } from './sink.js'
+import { PageWords } from './page-words.js'
+import type { CoherenceSink } from './sink.js'
 
 /**
  * The member side: what this member may do with each page. One byte a page, shared with native
@@ -364,7 +365,19 @@ const lowers = (event: number): boolean =>
   event === PageEvent.recallRead ||
   event === PageEvent.recallWrite
 
-/** As an entry of `acks`, for ranks from 32 on; gone when none is missing after a grant. */
+/** How lowering continues once nothing holds the page any more: one word, which is never 0. */
+export const DeferredStep = {
+  of: (event: number, from: number, requester: number): number =>
+    (event + 1) | (from << 5) | ((requester === NOBODY ? 0x7ff : requester) << 15),
+  event: (step: number): number => (step & 0x1f) - 1,
+  from: (step: number): number => (step >>> 5) & 0x3ff,
+  requester: (step: number): number => {
+    const requester = step >>> 15
+    return requester === 0x7ff ? NOBODY : requester
+  },
+} as const
+
+/** As `awaited` and `early`, for ranks from 32 on; gone when none is missing after a grant. */
 interface FarAcks {
   /** Told by AwaitAlso, before the grant. */
   readonly awaited: FarRanks
@@ -373,10 +386,12 @@ interface FarAcks {
 
 /** The pages of one region at one member. Pure: it changes the bytes and calls the sink. */
 export class PageTable {
-  /** Which acknowledgements are still to come (after the grant), or came early (before it). */
-  private readonly acks = new Map<number, { awaited: number; early: number }>()
-  private readonly deferred = new Map<number, DeferredStep>()
-  private readonly holds = new Map<number, number>()
+  /** Bitmaps of whose acknowledgements are still to come, after the grant. */
+  private readonly awaited = new PageWords()
+  /** And of whose came early, before it. */
+  private readonly early = new PageWords()
+  private readonly deferred = new PageWords()
+  private readonly holds = new PageWords()
   /** Bitmap of members that are down: their acknowledgements will never come, nor are needed. */
   private down = 0
   private readonly farAcks = new Map<number, FarAcks>()
@@ -407,7 +422,7 @@ export class PageTable {
       const byte = Atomics.load(this.pageBytes, page)
       const held = byte & PAGE_HELD
       if (held !== 0 && lowers(event) && (byte & READABLE) !== 0) {
-        this.deferred.set(page, { event, from, requester })
+        this.deferred.set(page, DeferredStep.of(event, from, requester))
         return
       }
       const step = compiled[(byte & ~MARKS) * EVENT_COUNT + event]
@@ -416,7 +431,8 @@ export class PageTable {
       if (next !== byte && Atomics.compareExchange(this.pageBytes, page, byte, next) !== byte) {
         continue // a faulting thread was quicker: look again
       }
-      for (const action of step.does) this.perform(action, page, requester)
+      const { does } = step
+      for (let at = 0; at < does.length; at++) this.perform(does[at], page, requester)
       return
     }
   }
@@ -437,40 +453,36 @@ export class PageTable {
    * the home waits to hear of it.
    */
   onGrant(page: number, from: number, awaited: number, more: boolean): void {
-    const early = this.acks.get(page)?.early ?? 0
-    const missing = awaited & ~early & ~this.down
+    const missing = awaited & ~this.early.get(page) & ~this.down
     const missesFar = this.missesFar(page)
     if (missing === 0 && !missesFar) {
-      this.acks.delete(page)
+      this.early.delete(page)
       const confirm = more || awaited !== 0
       this.step(page, confirm ? PageEvent.grantToConfirm : PageEvent.grant, from, NOBODY)
       return
     }
     this.step(page, PageEvent.grantPending, from, NOBODY)
-    this.acks.set(page, { awaited: missing, early: 0 })
+    this.awaited.set(page, missing)
+    this.early.delete(page)
   }
 
   onAck(page: number, from: number): void {
     if (from >= NEAR_RANKS) return this.onFarAck(page, from)
     const bit = 1 << from
-    const entry = this.acks.get(page) ?? { awaited: 0, early: 0 }
-    if (entry.awaited === 0) {
-      this.step(page, PageEvent.ack, from, NOBODY)
-      this.acks.set(page, { awaited: 0, early: entry.early | bit })
-      return
-    }
-    this.acknowledge(page, from, entry, bit)
+    if (this.awaited.has(page)) return this.acknowledge(page, from, bit)
+    this.step(page, PageEvent.ack, from, NOBODY)
+    this.early.set(page, this.early.get(page) | bit)
   }
 
-  private acknowledge(page: number, from: number, entry: { awaited: number }, bit: number): void {
-    entry.awaited &= ~bit
+  private acknowledge(page: number, from: number, bit: number): void {
+    this.awaited.set(page, this.awaited.get(page) & ~bit)
     this.settleAck(page, from)
   }
 
   private settleAck(page: number, from: number): void {
-    const missing = (this.acks.get(page)?.awaited ?? 0) !== 0 || this.farAcks.has(page)
+    const missing = this.awaited.has(page) || this.farAcks.has(page)
     if (missing) return this.step(page, PageEvent.ack, from, NOBODY)
-    this.acks.delete(page)
+    this.early.delete(page)
     this.step(page, PageEvent.lastAck, from, NOBODY)
   }
 
@@ -509,19 +521,20 @@ export class PageTable {
   }
 
   private forgetAcks(page: number): void {
-    this.acks.delete(page)
+    this.awaited.delete(page)
+    this.early.delete(page)
     this.farAcks.delete(page)
   }
 
   /** Keeps the page from being lowered until `release`; the page's state must permit the use. */
   hold(page: number): void {
-    this.holds.set(page, (this.holds.get(page) ?? 0) + 1)
+    this.holds.set(page, this.holds.get(page) + 1)
     Atomics.or(this.pageBytes, page, PAGE_HELD)
   }
 
   /** Returns true when nothing holds the page any more. */
   release(page: number): boolean {
-    const count = (this.holds.get(page) ?? 0) - 1
+    const count = this.holds.get(page) - 1
     if (count > 0) {
       this.holds.set(page, count)
       return false
@@ -530,8 +543,9 @@ export class PageTable {
     Atomics.and(this.pageBytes, page, ~PAGE_HELD & 0xff)
     const deferred = this.deferred.get(page)
     this.deferred.delete(page)
-    if (deferred !== undefined) {
-      this.step(page, deferred.event, deferred.from, deferred.requester)
+    if (deferred !== 0) {
+      const { event, from, requester } = DeferredStep
+      this.step(page, event(deferred), from(deferred), requester(deferred))
     }
     return true
   }
@@ -549,7 +563,7 @@ export class PageTable {
   memberDown(rank: number): void {
     if (rank < NEAR_RANKS) this.down |= 1 << rank
     else this.farDown.add(rank)
-    for (const page of [...this.deferred.keys()]) {
+    for (const page of this.deferred.keys()) {
       // Given up with its home: handing it on now would hand it to nobody.
       if (this.homeOf(page) === rank) this.deferred.delete(page)
     }
@@ -566,10 +580,8 @@ export class PageTable {
         if (collects && awaits) this.acknowledgeFar(page, rank)
         continue
       }
-      const entry = this.acks.get(page)
-      if (entry !== undefined && (entry.awaited & (1 << rank)) !== 0) {
-        this.acknowledge(page, rank, entry, 1 << rank)
-      }
+      const bit = 1 << rank
+      if ((this.awaited.get(page) & bit) !== 0) this.acknowledge(page, rank, bit)
     }
   }
 

@@ -30,10 +30,3 @@ export interface CoherenceSink {
   /** The page cannot be had any more: its home or its owner is down. */
   lost(region: number, page: number, home: number, owner: number): void
 }
-
-/** How lowering continues once nothing holds the page any more. */
-export interface DeferredStep {
-  readonly event: number
-  readonly from: number
-  readonly requester: number
-}

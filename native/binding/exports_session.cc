@@ -7,6 +7,18 @@
 #include "binding/session.h"
 
 namespace pagemesh {
+namespace {
+
+enum CallWord {
+  kCallActionCount,
+  kCallTimeoutMs,
+  kCallWatchResumes,
+  kCallNowMsLow,  // 31 bits, so that it is never negative
+  kCallNowMsHigh,
+  kCallWords
+};
+
+}  // namespace
 
 Napi::Value SessionCreate(const Napi::CallbackInfo& info) {
   SessionOptions options;
@@ -48,16 +60,21 @@ Napi::Value SetView(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// exchange(session, actions, actionCount, blobsOut, events, blobsIn, timeoutMs, watchResumes)
+// exchange(session, call, actions, blobsOut, events, blobsIn). Six arguments, as more would be put
+// into memory that is allocated for each call; lib/native/addon.ts names the words of `call`.
 Napi::Value Exchange(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session == nullptr) return info.Env().Undefined();
-  if (!info[1].IsTypedArray() || !info[3].IsTypedArray() || !info[4].IsTypedArray() ||
-      !info[5].IsTypedArray()) {
+  if (!info[1].IsTypedArray() || !info[2].IsTypedArray() || !info[3].IsTypedArray() ||
+      !info[4].IsTypedArray() || !info[5].IsTypedArray()) {
     return ThrowErrno(info.Env(), "exchange", EINVAL);
   }
-  const auto actions = info[1].As<Napi::Uint32Array>();
-  const uint32_t action_count = Uint32Argument(info, 2);
+  auto call = info[1].As<Napi::Int32Array>();
+  if (call.ByteLength() < kCallWords * sizeof(int32_t)) {
+    return ThrowErrno(info.Env(), "exchange", EINVAL);
+  }
+  const auto actions = info[2].As<Napi::Uint32Array>();
+  const uint32_t action_count = static_cast<uint32_t>(call.Data()[kCallActionCount]);
   const auto blobs_out = info[3].As<Napi::Uint8Array>();
   auto events = info[4].As<Napi::Uint32Array>();
   auto blobs_in = info[5].As<Napi::Uint8Array>();
@@ -68,7 +85,10 @@ Napi::Value Exchange(const Napi::CallbackInfo& info) {
       reinterpret_cast<const Entry*>(actions.Data()), action_count, blobs_out.Data(),
       blobs_out.ByteLength(), reinterpret_cast<Entry*>(events.Data()),
       static_cast<uint32_t>(events.ByteLength() / sizeof(Entry)), blobs_in.Data(),
-      blobs_in.ByteLength(), Int32Argument(info, 6), info[7].ToBoolean());
+      blobs_in.ByteLength(), call.Data()[kCallTimeoutMs], call.Data()[kCallWatchResumes] != 0);
+  const uint64_t age_ms = session->AgeMs();
+  call.Data()[kCallNowMsLow] = static_cast<int32_t>(age_ms & INT32_MAX);
+  call.Data()[kCallNowMsHigh] = static_cast<int32_t>(age_ms >> 31);
   return Napi::Number::New(info.Env(), count);
 }
 

@@ -286,8 +286,10 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
                       size_t blobs_out_bytes, Entry* events, uint32_t event_capacity,
                       uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms,
                       bool watch_resumes) {
-  if (!signals_blocked_) BlockSignals();
-  signals_blocked_ = true;
+  if (first_exchange_ns_ == 0) {
+    BlockSignals();
+    first_exchange_ns_ = NowNs();
+  }
   events_ = events;
   event_count_ = 0;
   event_capacity_ = event_capacity;

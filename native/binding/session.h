@@ -97,6 +97,8 @@ class Session final : public FaultSink, public TransportClient {
   int Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
                size_t blobs_out_bytes, Entry* events, uint32_t event_capacity, uint8_t* blobs_in,
                size_t blobs_in_bytes, int timeout_ms, bool watch_resumes);
+  // Milliseconds since the first Exchange. Engine thread only.
+  uint64_t AgeMs() const { return (NowNs() - first_exchange_ns_) / 1000000; }
 
   // Any thread.
   void Wake();
@@ -189,7 +191,7 @@ class Session final : public FaultSink, public TransportClient {
   static constexpr uint32_t kSpinsInARow = 64;  // without a look at the descriptors, at most
   SpinPolicy spin_policy_{kMostSpinNs};
   uint32_t spins_in_a_row_ = 0;
-  bool signals_blocked_ = false;  // engine thread
+  uint64_t first_exchange_ns_ = 0;  // engine thread; 0 before it
   bool watch_resumes_ = false;
   uint32_t resumes_seen_ = 0;  // ResumeCount at the last kEventResumed
   // Answers that wait for FlushAnswers, and pages that are lowered here before they are sent: with

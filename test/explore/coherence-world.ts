@@ -1,5 +1,9 @@
 import { ENTRY_BUSY, ENTRY_CLOSED, EntryState } from '../../dist/protocol/directory.js'
+import type { LocalMessages } from '../../dist/protocol/local-messages.js'
 import { Kind, NOBODY } from '../../dist/protocol/messages.js'
+import type { PageFifo, PageQueues } from '../../dist/protocol/page-queues.js'
+import { DeferredStep } from '../../dist/protocol/page-table.js'
+import type { PageWords } from '../../dist/protocol/page-words.js'
 import {
   begins,
   CheckFailed,
@@ -25,18 +29,19 @@ export interface CoherenceWorldOptions extends ClusterOptions {
 
 /** What is private in the modules of lib/protocol, and has to be written and taken up again. */
 interface PageTableState {
-  acks: Map<number, { awaited: number; early: number }>
-  deferred: Map<number, { event: number; from: number; requester: number }>
-  holds: Map<number, number>
+  awaited: PageWords
+  early: PageWords
+  deferred: PageWords
+  holds: PageWords
   down: number
 }
 interface DirectoryState {
-  queues: Map<number, number[]>
-  pumped: Set<number>
+  queues: PageQueues
+  pumped: PageFifo
   down: number
 }
 interface RegionState {
-  local: number[]
+  local: LocalMessages
 }
 const pageTableOf = (member: Member): PageTableState =>
   member.coherence.pages as unknown as PageTableState
@@ -45,7 +50,10 @@ const directoryOf = (member: Member): DirectoryState =>
 const regionOf = (member: Member): RegionState => member.coherence as unknown as RegionState
 
 const KNOWN = {
-  pageTable: ['region', 'pageBytes', 'rank', 'homeOf', 'sink', 'acks', 'deferred', 'holds', 'down'],
+  pageTable: [
+    ...['region', 'pageBytes', 'rank', 'homeOf', 'sink', 'awaited', 'early', 'deferred', 'holds'],
+    'down',
+  ],
   directory: ['region', 'words', 'indexOf', 'home', 'here', 'sink', 'queues', 'pumped', 'down'],
   region: ['pages', 'directory', 'region', 'rank', 'homes', 'local', 'draining'],
   member: [
@@ -241,7 +249,7 @@ export class CoherenceWorld implements World<Choice> {
     }
     const { pumped } = directoryOf(member)
     out.put(pumped.size)
-    for (const page of pumped) out.put(to.page[page])
+    for (const page of pumped.toArray()) out.put(to.page[page])
     this.writeThreads(member, out, to)
     this.writeMessages(member.inbox, out, to)
     this.writeMessages(member.sends, out, to)
@@ -274,21 +282,20 @@ export class CoherenceWorld implements World<Choice> {
   }
 
   private writePage(member: Member, page: number, out: ByteWriter, to: Symmetry): void {
-    const { acks, deferred, holds } = pageTableOf(member)
+    const { awaited, early, deferred, holds } = pageTableOf(member)
     out.put(member.states[page])
     out.put(
       (member.mmu[page] << 1) | (member.frames[page] === this.cluster.lastWrite[page] ? 1 : 0),
     )
-    const ack = acks.get(page)
-    out.put(ack === undefined ? 0xff : to.bits[ack.awaited])
-    out.put(ack === undefined ? 0xff : to.bits[ack.early])
-    out.put((holds.get(page) ?? 0) * 16 + countOf(member.held, page))
+    out.put(to.bits[awaited.get(page)])
+    out.put(to.bits[early.get(page)])
+    out.put(holds.get(page) * 16 + countOf(member.held, page))
     out.put(countOf(member.discarded, page))
     const step = deferred.get(page)
-    if (step === undefined) return out.put(0xff)
-    out.put(step.event)
-    out.put(to.rank[step.from])
-    out.put(to.rank[step.requester])
+    if (step === 0) return out.put(0xff)
+    out.put(DeferredStep.event(step))
+    out.put(to.rank[DeferredStep.from(step)])
+    out.put(to.rank[DeferredStep.requester(step)])
   }
 
   private writeEntry(member: Member, page: number, out: ByteWriter, to: Symmetry): void {
@@ -298,9 +305,11 @@ export class CoherenceWorld implements World<Choice> {
     out.put(to.rank[(control >>> 16) & 0xff])
     out.put(to.rank[control >>> 24])
     out.put(to.bits[member.coherence.directory.sharers(page)])
-    const queue = directoryOf(member).queues.get(page)
-    out.put(queue === undefined ? 0xff : queue.length)
-    for (const request of queue ?? []) {
+    const { queues } = directoryOf(member)
+    if (!queues.has(page)) return out.put(0)
+    const queue = queues.of(page)
+    out.put(queue.length)
+    for (const request of queue) {
       out.put(to.rank[request & 0xff])
       out.put(request >>> 8)
     }
@@ -361,7 +370,8 @@ export class CoherenceWorld implements World<Choice> {
     const pages = pageTableOf(member)
     const directory = directoryOf(member)
     // Nearly all are empty, and to empty them again is most of what reading a state costs.
-    if (pages.acks.size > 0) pages.acks.clear()
+    if (pages.awaited.size > 0) pages.awaited.clear()
+    if (pages.early.size > 0) pages.early.clear()
     if (pages.deferred.size > 0) pages.deferred.clear()
     if (pages.holds.size > 0) pages.holds.clear()
     if (directory.queues.size > 0) directory.queues.clear()
@@ -429,20 +439,19 @@ export class CoherenceWorld implements World<Choice> {
   }
 
   private readPage(member: Member, page: number, from: ByteReader): void {
-    const { acks, deferred, holds } = pageTableOf(member)
+    const { awaited, early, deferred, holds } = pageTableOf(member)
     member.states[page] = from.take()
     const access = from.take()
     member.mmu[page] = access >> 1
     member.frames[page] = access & 1
-    const awaited = from.take()
-    const early = from.take()
-    if (awaited !== 0xff) acks.set(page, { awaited, early })
+    setIfAny(awaited, page, from.take())
+    setIfAny(early, page, from.take())
     const held = from.take()
     if (held >= 16) holds.set(page, held >> 4)
     for (let count = held & 15; count > 0; count--) member.held.push(page)
     for (let count = from.take(); count > 0; count--) member.discarded.push(page)
     const event = from.take()
-    if (event !== 0xff) deferred.set(page, { event, from: rankOf(from), requester: rankOf(from) })
+    if (event !== 0xff) deferred.set(page, DeferredStep.of(event, rankOf(from), rankOf(from)))
   }
 
   private readEntry(member: Member, page: number, from: ByteReader): void {
@@ -451,11 +460,10 @@ export class CoherenceWorld implements World<Choice> {
     const owner = from.take()
     member.directory[entry] = (state | (owner << 16) | (from.take() << 24)) >>> 0
     member.directory[entry + 1] = from.take()
-    const length = from.take()
-    if (length === 0xff) return
-    const queue: number[] = []
-    for (let count = length; count > 0; count--) queue.push(from.take() | (from.take() << 8))
-    directoryOf(member).queues.set(page, queue)
+    const { queues } = directoryOf(member)
+    for (let count = from.take(); count > 0; count--) {
+      queues.push(page, from.take() | (from.take() << 8))
+    }
   }
 
   private readThread(thread: Member['threads'][number], from: ByteReader): void {
@@ -485,6 +493,11 @@ export class CoherenceWorld implements World<Choice> {
       messages.push({ from: ends >> 3, to: ends & 7, kind, page, a, b: words & 7, contents })
     }
   }
+}
+
+/** Nearly all words are 0, and all are when a state is read. */
+function setIfAny(words: PageWords, page: number, word: number): void {
+  if (word !== 0) words.set(page, word)
 }
 
 const countOf = (pages: readonly number[], page: number): number =>

@@ -1,6 +1,12 @@
-import { DIRECTORY_TABLE, ENTRY_CLOSED, type EntryStateName } from '../../dist/protocol/directory.js'
+import {
+  DIRECTORY_TABLE,
+  ENTRY_CLOSED,
+  type EntryStateName,
+} from '../../dist/protocol/directory.js'
 import { Kind } from '../../dist/protocol/messages.js'
+import type { PageQueues } from '../../dist/protocol/page-queues.js'
 import { PageEvent, PageState } from '../../dist/protocol/page-table.js'
+import type { PageWords } from '../../dist/protocol/page-words.js'
 import type { Cluster, ClusterOptions, Member, Sabotage } from '../protocol/support/cluster.js'
 import { cases } from '../protocol/support/sabotage.js'
 import type { BarrierState, LockSabotage, LocksWorld, SemaphoreState } from './locks-world.js'
@@ -61,9 +67,10 @@ const directory = ({ coherence }: Member): object => coherence.directory
 
 interface Lists {
   down: number
-  acks: Map<number, { awaited: number; early: number }>
-  deferred: Map<number, unknown>
-  queues: Map<number, number[]>
+  awaited: PageWords
+  early: PageWords
+  deferred: PageWords
+  queues: PageQueues
 }
 interface PageTableParts extends Lists {
   onGrant: unknown
@@ -157,9 +164,9 @@ const inProtocol: Mutation[] = [
       mutate: patch<PageTableParts>(
         pageTable,
         'onGrant',
-        (original, { acks }) =>
+        (original, { early }) =>
           (page, ...rest) => {
-            acks.delete(page)
+            early.delete(page)
             return original(page, ...rest)
           },
       ),
@@ -175,8 +182,8 @@ const inProtocol: Mutation[] = [
         (original, { queues }) =>
           (page, ...rest) => {
             original(page, ...rest)
-            const queue = queues.get(page)
-            if (queue !== undefined && queue.length > 1) queue.unshift(queue.pop()!)
+            const queue = queues.of(page)
+            if (queue.length > 1) queues.replace(page, [queue.pop()!, ...queue])
           },
       ),
     },
@@ -205,11 +212,11 @@ const inProtocol: Mutation[] = [
     name: 'acknowledgements of a member that is down are still awaited',
     space: '3x1-death',
     pages: {
-      mutate: patch<PageTableParts>(pageTable, 'memberDown', (original, { acks }) => (rank) => {
-        const kept = new Map([...acks].map(([page, entry]) => [page, { ...entry }]))
-        acks.clear()
+      mutate: patch<PageTableParts>(pageTable, 'memberDown', (original, { awaited }) => (rank) => {
+        const kept = new Map(awaited.keys().map((page) => [page, awaited.get(page)]))
+        awaited.clear()
         original(rank)
-        for (const [page, entry] of kept) acks.set(page, entry)
+        for (const [page, word] of kept) awaited.set(page, word)
       }),
     },
   },
@@ -232,10 +239,10 @@ const inProtocol: Mutation[] = [
         'memberDown',
         (original, { queues }) =>
           (...args) => {
-            const kept = new Map([...queues].map(([page, queue]) => [page, [...queue]]))
+            const kept = new Map(queues.pages().map((page) => [page, queues.of(page)]))
             queues.clear()
             original(...args)
-            for (const [page, queue] of kept) queues.set(page, queue)
+            for (const [page, queue] of kept) queues.replace(page, queue)
           },
       ),
     },

@@ -10,7 +10,7 @@ import {
   WORK_COMPLETION_STATUS,
 } from '../../dist/engine/close-reasons.js'
 import { EventKind, ENTRY_WORDS, Ring } from '../../dist/engine/ring.js'
-import { type Addon, loadAddon, RegionPart, regionBuffer } from '../../dist/native/addon.js'
+import { type Addon, Call, loadAddon, RegionPart, regionBuffer } from '../../dist/native/addon.js'
 import { AtomicOperation, Kind, MAX_MEMBERS, RECORD_WORDS } from '../../dist/protocol/messages.js'
 import { ENTRY_BUSY, ENTRY_CLOSED, EntryState } from '../../dist/protocol/directory.js'
 import { PAGE_DIRECT, PAGE_HELD, PAGE_PENDING, PageState } from '../../dist/protocol/page-table.js'
@@ -105,8 +105,8 @@ t.test('events', async (t) => {
 t.test('actions, as the ring writes them', async (t) => {
   let written = new Uint32Array(0)
   const recorder = {
-    exchange(_session: number, actions: Uint32Array, count: number) {
-      written = actions.slice(0, count * ENTRY_WORDS)
+    exchange(_session: number, call: Int32Array, actions: Uint32Array) {
+      written = actions.slice(0, call[Call.actionCount] * ENTRY_WORDS)
       return 0
     },
   }

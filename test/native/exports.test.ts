@@ -94,16 +94,8 @@ class Exchange {
     const words = new Uint32Array(actions.length * ENTRY_WORDS)
     for (const [index, entry] of actions.entries()) words.set(entry, index * ENTRY_WORDS)
     const { session, events, blobsIn } = this
-    return addon.exchange(
-      session,
-      words,
-      actions.length,
-      blobs,
-      events,
-      blobsIn,
-      timeoutMs,
-      resumes,
-    )
+    const call = Int32Array.of(actions.length, timeoutMs, resumes ? 1 : 0, 0, 0)
+    return addon.exchange(session, call, words, blobs, events, blobsIn)
   }
 
   /** Runs until events of these kinds have come, and gives them in the order of `kinds`. */

@@ -58,7 +58,8 @@ class Device {
     for (let round = 0; round < 100 && this.closedBy === undefined; round++) {
       if (requests.every((request) => this.results.has(request))) break
       const { session, events } = this
-      const count = addon.exchange(session, none, 0, bytes, events, bytes, 1000, false)
+      const call = Int32Array.of(0, 1000, 0, 0, 0)
+      const count = addon.exchange(session, call, none, bytes, events, bytes)
       for (let i = 0; i < count; i++) this.take(events.subarray(i * ENTRY_WORDS))
     }
     return requests.map((request) => this.results.get(request))

@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kBufferBytes = 128 * 1024;
 constexpr size_t kReceiveBudgetBytes = 1024 * 1024;  // then it is the next connection's turn
 constexpr size_t kMaxPieces = 128;                   // of one sendmsg
+constexpr size_t kUsualPieces = 1024;                // of one flush; more are allocated for
 constexpr size_t kMaxBacklogBytes = 1024UL * 1024 * 1024;
 
 uint32_t Reason(CloseReason reason) { return static_cast<uint32_t>(reason); }
@@ -21,7 +22,9 @@ uint32_t Reason(CloseReason reason) { return static_cast<uint32_t>(reason); }
 }  // namespace
 
 TcpConnection::TcpConnection(int number, UniqueFd fd, bool is_connecting)
-    : connecting(is_connecting), number_(number), fd_(std::move(fd)), buffer_(kBufferBytes) {}
+    : connecting(is_connecting), number_(number), fd_(std::move(fd)), buffer_(kBufferBytes) {
+  pieces_.reserve(kUsualPieces);
+}
 
 uint32_t TcpConnection::Receive(TransportClient* client) {
   size_t budget = kReceiveBudgetBytes;

@@ -208,9 +208,9 @@ void TcpTransport::Watch(TcpConnection* connection) {
 }
 
 bool TcpTransport::Resume() {
-  std::vector<TcpConnection*> again;
-  again.swap(refused_);
-  for (TcpConnection* connection : again) {
+  again_.clear();
+  again_.swap(refused_);
+  for (TcpConnection* connection : again_) {
     connection->in_refused_list = false;
     const uint32_t failed = connection->open() ? connection->Deliver(client_) : 0;
     if (failed != 0) {

@@ -51,6 +51,7 @@ class TcpTransport final : public Transport {
   std::atomic<TcpConnection*> by_rank_[kMaxMembers] = {};
   std::vector<TcpConnection*> queued_;   // have something for Flush
   std::vector<TcpConnection*> refused_;  // have a record that the client had no room for
+  std::vector<TcpConnection*> again_;    // during Resume: those to which it is offered again
 };
 
 }  // namespace pagemesh
