@@ -2,7 +2,7 @@
 // It runs before node_modules exists, so it imports nothing but Node's own modules.
 // All its output goes to stderr: stdout belongs to the program that runs after it.
 //
-//   node scripts/setup.mjs [--quiet] [--lint] [--fuzz] [--only npm,addon,typescript,programs]
+//   node scripts/setup.mjs [--quiet] [--lint] [--fuzz] [--budget] [--only npm,addon,typescript,programs]
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import * as fs from 'node:fs'
@@ -17,6 +17,7 @@ process.chdir(root)
 const quiet = process.argv.includes('--quiet')
 const forLint = process.argv.includes('--lint')
 const forFuzzing = process.argv.includes('--fuzz')
+const forBudget = process.argv.includes('--budget')
 const onlyAt = process.argv.indexOf('--only')
 const steps =
   onlyAt < 0 ? ['npm', 'addon', 'typescript', 'programs'] : process.argv[onlyAt + 1].split(',')
@@ -40,6 +41,8 @@ const fuzzPrograms = {
   clang: 'clang++',
   'libclang-rt-14-dev': '/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux',
 }
+
+const budgetPrograms = { valgrind: 'valgrind' }
 
 function say(line) {
   if (!quiet) process.stderr.write(`setup: ${line}\n`)
@@ -268,6 +271,7 @@ takeLock()
 if (steps.includes('addon')) ensurePrograms(buildPrograms)
 if (forLint) ensurePrograms({ ...buildPrograms, ...lintPrograms })
 if (forFuzzing) ensurePrograms({ ...buildPrograms, ...fuzzPrograms })
+if (forBudget) ensurePrograms({ ...buildPrograms, ...budgetPrograms })
 if (steps.includes('npm')) ensureNodeModules()
 if (steps.includes('addon')) ensureAddon()
 if (steps.includes('typescript')) ensureTypeScript()
