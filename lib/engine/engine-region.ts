@@ -37,7 +37,7 @@ export class EngineRegion implements CoherenceSink, WordHost {
   readonly homes: HomeMap
   readonly coherence: RegionCoherence
   private readonly waiters = new Map<number, PageWaiter[]>()
-  /** The first `resumingCount`: pages held until a thread that was woken for them has touched them. */
+  /** The first `resumingCount`: pages held until a thread that was woken for them touches them. */
   private resumingPages = new Int32Array(SMALLEST_RESUMING)
   /** Until when, of each. */
   private resumingUntilMs = new Float64Array(SMALLEST_RESUMING)

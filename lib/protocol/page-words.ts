@@ -3,8 +3,8 @@ const SMALLEST = 16 // places; a power of two
 /**
  * A word of 32 bits for each page, 0 for nearly all of them. What a Map would do, but setting words
  * and clearing them again allocates nothing once there is room for as many as are set at one time.
- * Open addressing with linear probing; deletion moves back what has been pushed on (D. E. Knuth, The
- * Art of Computer Programming, volume 3, algorithm 6.4 R).
+ * Open addressing with linear probing; deletion moves back what has been pushed on (D. E. Knuth,
+ * The Art of Computer Programming, volume 3, algorithm 6.4 R).
  */
 export class PageWords {
   /** How many words are not 0. */

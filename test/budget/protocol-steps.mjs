@@ -32,7 +32,8 @@ function sinkOf(from) {
   const lost = () => {
     throw new Error('nobody is down')
   }
-  return { send, sendPage: send, protect: nothing, wake: nothing, granted: nothing, lost }
+  const others = { protect: nothing, open: nothing, wake: nothing, granted: nothing }
+  return { send, sendPage: send, ...others, lost }
 }
 
 const members = Array.from({ length: size }, (_, rank) => {

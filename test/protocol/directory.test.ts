@@ -400,7 +400,8 @@ function accessesWhileOpen({ words }: Bench, run: () => void): string[] {
   for (const [name, original] of originals) {
     atomics[name] = (...args) => {
       const word = args[1] === 2 * page ? 'control' : args[1] === 2 * page + 1 ? 'sharers' : ''
-      const matters = args[0] === words && word !== '' && (word === 'sharers' || name !== 'load')
+      const ofEntries = (args[0] as Uint32Array).buffer === words.buffer
+      const matters = ofEntries && word !== '' && (word === 'sharers' || name !== 'load')
       if (matters && isOpen(words[2 * page])) found.push(`${name} ${word}`)
       return original(...args)
     }

@@ -1001,7 +1001,9 @@ export class Cluster {
     let left = place
     const before = (array: unknown, index: number, writes: boolean): void => {
       const matters = index === entry + 1 || (index === entry && writes)
-      if (array !== home.directory || !matters || adding.state !== 'add') return
+      // The directory looks at the same memory by an array of its own.
+      const ofEntries = (array as ArrayBufferView).buffer === home.directory.buffer
+      if (!ofEntries || !matters || adding.state !== 'add') return
       if (!member.mayAdd(adding.page) || --left > 0) return
       this.trace?.push(`    rank ${by} adds itself`)
       this.latestAdd = Math.max(this.latestAdd, place)
