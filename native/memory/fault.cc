@@ -190,10 +190,8 @@ bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
   if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
     const Filled filled = access == Access::kRead ? Fill(sink, region, page) : Filled::kNot;
     if (filled == Filled::kYes) {
-      // By itself, before there are neighbours in the same state: that those are touched must be
-      // seen, or nobody knows whether they were worth fetching.
       bool parked;
-      region->RaiseIfPermitted(page, access, &parked);
+      region->RaiseIfPermitted(page, access, Region::Raise::kAlone, &parked);
       AskAhead(sink, region, page, false);
     }
     if (filled != Filled::kNot) return filled == Filled::kInVain;
@@ -265,7 +263,9 @@ void WaitForGrant(Region* region, uint32_t page, Access access) {
   for (;;) {
     waiter->word.store(Waiter::kWaiting);
     std::atomic_thread_fence(std::memory_order_seq_cst);  // publish first, then look at the state
-    if (region->RaiseIfPermitted(page, access, &parked)) break;
+    // Alone: what was asked for ahead has come with it, and that it is touched must be seen, or
+    // nobody knows whether it was worth asking.
+    if (region->RaiseIfPermitted(page, access, Region::Raise::kAlone, &parked)) break;
     if (!Ask(region, page, access, slot)) continue;
     WaitForAnswer(waiter, region, page, access);
   }
@@ -377,7 +377,7 @@ bool ServeFault(uintptr_t address, Access access) {
   const uint32_t page = static_cast<uint32_t>((address - region->base()) / region->page_bytes());
   RegionStats& stats = region->stats();
   bool parked = false;
-  if (region->RaiseIfPermitted(page, access, &parked)) {
+  if (region->RaiseIfPermitted(page, access, Region::Raise::kWithNeighbours, &parked)) {
     if (parked) stats.local_faults.fetch_add(1, std::memory_order_relaxed);
     if (parked && access == Access::kRead) GoOnAhead(region, page);
     return true;

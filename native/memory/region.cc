@@ -222,7 +222,7 @@ void Region::Protect(uint32_t first, uint32_t count, int protection) {
   SetProtectionLocked(first, count, protection);
 }
 
-bool Region::RaiseIfPermitted(uint32_t page, Access access, bool* parked) {
+bool Region::RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* parked) {
   FutexGuard guard(protection_lock);
   const uint8_t state = states_[page].load(std::memory_order_acquire);
   if (!Permits(state, access)) return false;
@@ -244,6 +244,10 @@ bool Region::RaiseIfPermitted(uint32_t page, Access access, bool* parked) {
                                   ? window_first + kRaiseAroundPages
                                   : page_count();
   uint32_t first = page, end = page + 1;
+  if (how == Raise::kAlone) {
+    SetProtectionLocked(page, 1, wanted);
+    return true;
+  }
   while (first > window_first && alike(first - 1)) first--;
   while (end < window_end && alike(end)) end++;
   SetProtectionLocked(first, end - first, wanted);

@@ -106,10 +106,11 @@ class Region {
   // PROT_READ|PROT_WRITE. Any thread. Never fails for want of mappings: it parks pages first.
   void Protect(uint32_t first, uint32_t count, int protection);
 
-  // Raises the page as far as its state permits, with neighbours in the same position. Returns
-  // false if the state does not permit `access`. Async-signal-safe; `parked` tells whether anything
-  // had to be done.
-  bool RaiseIfPermitted(uint32_t page, Access access, bool* parked);
+  // Raises the page as far as its state permits, alone or with neighbours in the same position.
+  // Returns false if the state does not permit `access`. Async-signal-safe; `parked` tells whether
+  // anything had to be done.
+  enum class Raise { kAlone, kWithNeighbours };
+  bool RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* parked);
 
   // Whether the MMU refuses every touch of the page just now. Any thread; a hint.
   bool IsLowered(uint32_t page) const;
