@@ -24,6 +24,7 @@ One seed gives one history; its SHA-256 is printed.
   --latency-us U       what a message takes at least (default 5)
   --jitter-us U        and on average beyond that (default 5)
   --direct             faulting threads take answers themselves, idle homes answer natively
+  --one-sided          all on one host: threads copy clean pages from their homes by themselves
   --any-shape          the seed decides about all of the above, with up to --members members
   --mutation NAME      breaks something on purpose ('list' names them); the run should fail
   --trace              prints the whole history
@@ -83,6 +84,7 @@ export function parseCommandLine(args: string[]): Options {
     jitterNs: Math.round(1000 * number('jitter-us', 0, 1e6)),
     straggler: STRAGGLER,
     direct: values.direct,
+    oneSided: values['one-sided'],
     sabotage: known?.sabotage() ?? {},
   }
   function operations(): number {
@@ -134,6 +136,7 @@ function parse(args: string[]) {
         'jitter-us': { type: 'string', default: '5' },
         mutation: { type: 'string' },
         direct: flag,
+        'one-sided': flag,
         'any-shape': flag,
         trace: flag,
         scale: flag,
@@ -192,5 +195,6 @@ export function shapeOf(seed: number, mostMembers: number): Omit<Settings, 'seed
     jitterNs: random.pick([0, 2_000, 100_000]),
     straggler: random.pick([0, 50, 500]),
     direct: random.chance(0.5),
+    oneSided: random.chance(0.5),
   }
 }

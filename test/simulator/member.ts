@@ -35,6 +35,8 @@ const THREAD_WAKE_NS = 8_000
 const STEP_NS = 700
 const TRAP_NS = 1_500
 const TOUCH_NS = 100
+const ADD_NS = 200
+const COPY_NS = 1_000
 const RESUME_HOLD_NS = 4e6 // lib/engine/engine-region.ts
 
 /** A thread of the program: it may be stopped in a fault, or wait for the engine. */
@@ -58,6 +60,7 @@ interface Action {
   readonly invalidated: boolean
 }
 
+const OPEN_MASK = ENTRY_CLOSED | ENTRY_BUSY | 0xff
 const REQUEST_OF: ReadonlyMap<number, number> = new Map([
   [PageState.reading, Kind.ReadRequest],
   [PageState.writing, Kind.WriteRequest],
@@ -94,6 +97,7 @@ export class Member implements CoherenceSink {
   private woken = false
   private busy = false
   private actions: Action[] = []
+  private opens: number[] = []
   private sends: Omit<Message, 'view'>[] = []
   private given: number[] = []
   /** Pages held until threads that were woken for them have touched them, and until when. */
@@ -239,8 +243,58 @@ export class Member implements CoherenceSink {
       thread.hop = 0
       this.world.counts.faults++
     }
+    if (this.mayFill(page, access)) {
+      // Neither asleep nor at a touch: nobody wakes it.
+      this.states[page] = PageState.filling
+      return this.later(ADD_NS, () => this.addSelf(thread))
+    }
     thread.state = 'asleep'
     this.requestPage(page, access)
+  }
+
+  // A read without asking; Fill in native/memory/fault.cc.
+
+  private mayFill(page: number, access: Access): boolean {
+    const { settings, homes } = this.world
+    if (!settings.oneSided || settings.members > NATIVE_MEMBERS || access !== 'read') return false
+    return homes.homeOf(page) !== this.rank && this.states[page] === PageState.none
+  }
+
+  private addSelf(thread: Thread): void {
+    const { page } = thread
+    const home = this.world.members[this.world.homes.homeOf(page)]
+    if (this.members.isUp(home.rank) && home.takeSharer(page, this.rank)) {
+      return this.later(COPY_NS, () => {
+        this.frames[page] = home.frames[page]
+        this.endFilling(thread)
+      })
+    }
+    if (this.states[page] !== PageState.filling) return this.endFilling(thread)
+    this.states[page] = PageState.none
+    thread.state = 'asleep'
+    this.requestPage(page, 'read')
+  }
+
+  /** From outside: one compare-and-swap of the entry. */
+  private takeSharer(page: number, rank: number): boolean {
+    const entry = 2 * this.world.homes.indexOf(page)
+    const clean = (this.directory[entry] & OPEN_MASK) === EntryState.clean
+    const shares = (this.directory[entry + 1] & (1 << rank)) !== 0
+    if (!clean || shares || this.world.hasDiscardUnderWay(rank, this.rank)) return false
+    this.directory[entry + 1] |= 1 << rank
+    return true
+  }
+
+  private endFilling(thread: Thread): void {
+    const { page } = thread
+    if (this.states[page] !== PageState.filling) {
+      this.states[page] = PageState.none
+      thread.state = 'asleep'
+      return this.ask(() => this.touch(page, 'read'))
+    }
+    this.states[page] = PageState.read
+    this.wakeThreads(page)
+    this.tryTouch(thread)
   }
 
   private requestPage(page: number, access: Access): void {
@@ -280,7 +334,9 @@ export class Member implements CoherenceSink {
   // The network.
 
   private post(message: Omit<Message, 'view'>): void {
-    if (this.members.isUp(message.to)) this.world.send({ ...message, view: this.members.view })
+    if (!this.members.isUp(message.to)) return
+    if (message.kind === Kind.Discard) this.world.discardUnderWay(this.rank, message.to, 1)
+    this.world.send({ ...message, view: this.members.view })
   }
 
   /** A record has come in. Looked at here only by threads and native code that need no engine. */
@@ -300,7 +356,7 @@ export class Member implements CoherenceSink {
     if (kind !== Kind.ReadRequest || !this.isIdle || this.woken) return false
     if (this.world.settings.members > NATIVE_MEMBERS || !this.members.isUp(from)) return false
     const control = this.coherence.directory.control(page)
-    return (control & (ENTRY_CLOSED | ENTRY_BUSY | 0xff)) === EntryState.clean
+    return (control & OPEN_MASK) === EntryState.clean
   }
 
   private serve({ from, page, hop }: Message): void {
@@ -404,6 +460,9 @@ export class Member implements CoherenceSink {
     for (const message of batch) this.guard(() => this.onRecord(message))
     for (const task of tasks) this.guard(task)
     this.guard(() => this.releaseResumed())
+    for (const { kind, from } of batch) {
+      if (kind === Kind.Discard) this.world.discardUnderWay(from, this.rank, -1)
+    }
     this.world.noteDirectory(this)
     this.later(STEP_NS * (1 + batch.length + tasks.length), () => this.endBatch())
   }
@@ -432,6 +491,9 @@ export class Member implements CoherenceSink {
       const told = access === undefined || protect?.(access, was, invalidated) !== false
       if (access !== undefined && told) this.world.setMmu(this, page, access)
       if (access !== Mmu.none) this.wakeThreads(page)
+    }
+    for (const page of this.opens.splice(0)) {
+      this.directory[2 * this.world.homes.indexOf(page)] &= ~ENTRY_CLOSED
     }
     this.postAll()
     for (const page of this.given.splice(0)) this.coherence.discardSent(page)
@@ -581,9 +643,8 @@ export class Member implements CoherenceSink {
     this.actions.push({ page, access: Mmu[access], invalidated })
   }
 
-  /** Before any other step of this member's; members of the simulator read nothing by themselves. */
   open(_region: number, page: number): void {
-    this.directory[2 * this.world.homes.indexOf(page)] &= ~ENTRY_CLOSED
+    this.opens.push(page)
   }
 
   wake(_region: number, page: number): void {

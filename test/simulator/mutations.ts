@@ -200,5 +200,6 @@ export const MUTATION_SETTINGS: Settings = {
   jitterNs: 20_000,
   straggler: 50,
   direct: false,
+  oneSided: false,
   sabotage: {},
 }

@@ -80,6 +80,7 @@ function settingsOf({ pattern, pages, operations }: Scale, members: number): Set
     jitterNs: 1_000,
     straggler: 0,
     direct: false,
+    oneSided: false,
     sabotage: {},
   }
 }

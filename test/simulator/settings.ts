@@ -55,6 +55,8 @@ export interface Settings {
   readonly straggler: number
   /** Threads look for the answers to their own requests, and idle homes answer natively. */
   readonly direct: boolean
+  /** All are on one host: threads copy pages that are clean at their homes by themselves. */
+  readonly oneSided: boolean
   readonly sabotage: Sabotage
 }
 

@@ -43,6 +43,23 @@ t.test('meshes of every shape', async (t) => {
   t.ok(events > 40_000, `${events} events`)
 })
 
+t.test('members on one host read without asking, and ask less', async (t) => {
+  for (const pattern of ['random', 'readers'] as const) {
+    let asked = 0
+    let less = 0
+    for (let seed = 1; seed <= 6; seed++) {
+      const settings: Settings = { ...base, seed, pattern, operations: 40, latencyNs: 500 }
+      asked += new World(settings).run().counts.pageMessages
+      less += new World({ ...settings, oneSided: true }).run().counts.pageMessages
+    }
+    t.ok(less < asked, `${pattern}: ${less} messages instead of ${asked}`)
+  }
+  for (let seed = 1; seed <= 10; seed++) {
+    const dying: Settings = { ...base, seed, oneSided: true, kills: 1, stops: 2, operations: 30 }
+    t.ok(new World({ ...dying, direct: seed % 2 === 0 }).run().counts.touches > 0)
+  }
+})
+
 t.test('hundreds of members', async (t) => {
   const readers = new World({ ...base, members: 300, pattern: 'readers', operations: 1, pages: 2 })
   const { counts } = readers.run()

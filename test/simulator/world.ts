@@ -77,6 +77,8 @@ export class World {
   private readonly readers: Int32Array
   private readonly writers: Int32Array
   private readonly channels = new Map<number, Channel>()
+  /** Notices of copies given back that their homes have not come to, by 'from * members + to'. */
+  private readonly discards = new Map<number, number>()
   private readonly farBytesAt: number[]
   private farBytes = 0
   private operationsBegun = 0
@@ -249,6 +251,16 @@ export class World {
   }
 
   // The network.
+
+  /** One more is under way, or one less. */
+  discardUnderWay(from: number, to: number, change: 1 | -1): void {
+    const key = from * this.settings.members + to
+    this.discards.set(key, (this.discards.get(key) ?? 0) + change)
+  }
+
+  hasDiscardUnderWay(from: number, to: number): boolean {
+    return (this.discards.get(from * this.settings.members + to) ?? 0) !== 0
+  }
 
   private channel(from: number, to: number): Channel {
     const key = from * this.settings.members + to
