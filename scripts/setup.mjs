@@ -206,6 +206,8 @@ const programFolders = [
     ending: '',
     flags: ['-lpthread', '-Wl,--as-needed', '-libverbs'],
   },
+  // Addons that benchmarks load.
+  { from: 'bench/native', into: 'build/bench', ending: '.node', flags: ['-shared', '-fPIC'] },
   { from: 'test/softroce/fixtures', into: 'build/softroce', ending: '', flags: ['-libverbs'] },
   // A device that fails on demand; found by LD_LIBRARY_PATH.
   {

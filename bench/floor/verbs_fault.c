@@ -10,23 +10,13 @@
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <getopt.h>
 #include <infiniband/verbs.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "floor.h"
 
 enum {
-  kPageBytes = 4096,
   kRequestBytes = 64,
   kDepth = 64,
   kSignalEvery = 16,  // work requests between two completions
@@ -62,17 +52,6 @@ static uint32_t posted;  // work requests sent
 
 static uint8_t* application;  // the mapping whose protection counts
 static uint32_t page_count;
-
-static void Fail(const char* what) {
-  fprintf(stderr, "verbs_fault: %s: %s\n", what, strerror(errno));
-  exit(1);
-}
-
-static int64_t NowNs(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 static void PostReceive(uint64_t index) {
   struct ibv_sge piece = {(uintptr_t)&receives[index], kRequestBytes, receives_mr->lkey};
@@ -219,33 +198,19 @@ static void Touch(int socket_fd) {
   Connect(socket_fd);
   struct sigaction action = {.sa_sigaction = OnSegv, .sa_flags = SA_SIGINFO};
   sigaction(SIGSEGV, &action, NULL);
-  double* samples_us = calloc(page_count, sizeof(double));
-  if (samples_us == NULL) Fail("calloc");
+  int64_t* samples_ns = Allocate(page_count, sizeof(*samples_ns));
   for (uint32_t i = 0; i < page_count; i++) {
     // Neighbours would merge into one mapping, which is less work than pages here and there.
     const uint32_t page = (uint32_t)(((uint64_t)i * 7919) % page_count);
     const int64_t start_ns = NowNs();
     const uint8_t value = *(volatile uint8_t*)(application + (size_t)page * kPageBytes);
-    samples_us[i] = (double)(NowNs() - start_ns) / 1000;
+    samples_ns[i] = NowNs() - start_ns;
     if (value != 7) Fail("the page has not come");
   }
   const uint8_t done = 1;
   if (write(socket_fd, &done, 1) != 1) Fail("write");
-  printf("{\"samplesUs\":[");
-  for (uint32_t i = kWarmUp; i < page_count; i++) {
-    printf("%s%.2f", i == kWarmUp ? "" : ",", samples_us[i]);
-  }
-  printf("]}\n");
-}
-
-static long Number(const char* text, long most) {
-  char* end;
-  const long value = strtol(text, &end, 10);
-  if (*text == '\0' || *end != '\0' || value < 0 || value > most) {
-    fprintf(stderr, "verbs_fault: '%s' is no number from 0 to %ld\n", text, most);
-    exit(2);
-  }
-  return value;
+  PrintSamples(samples_ns + kWarmUp, page_count - kWarmUp);
+  free(samples_ns);
 }
 
 int main(int argc, char** argv) {
@@ -256,12 +221,12 @@ int main(int argc, char** argv) {
                                    {0}};
   for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (option == 'd') device_name = optarg;
-    if (option == 'p') port_number = (int)Number(optarg, 255);
-    if (option == 'g') gid_index = (int)Number(optarg, 255);
-    if (option == 'n') iterations = (uint32_t)Number(optarg, kMaxIterations);
+    if (option == 'p') port_number = (int)ParseCount("port", optarg, 0, 255);
+    if (option == 'g') gid_index = (int)ParseCount("gid-index", optarg, 0, 255);
+    if (option == 'n') iterations = (uint32_t)ParseCount("iterations", optarg, 1, kMaxIterations);
     if (option == '?') return 2;
   }
-  if (device_name == NULL || iterations == 0 || optind != argc) {
+  if (device_name == NULL || optind != argc) {
     fprintf(stderr,
             "usage: verbs_fault --device NAME [--port N] [--gid-index N] [--iterations N]\n");
     return 2;
@@ -270,20 +235,14 @@ int main(int argc, char** argv) {
   if (page_count % 7919 == 0) page_count++;  // or the steps would not come by every page
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) != 0) Fail("socketpair");
-  const pid_t home = fork();  // before the device is open, which does not survive a fork
-  if (home < 0) Fail("fork");
-  if (home == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  pid_t home;
+  if (ForkPeer(&home)) {  // before the device is open, which does not survive a fork
     close(sockets[0]);
     BeHome(sockets[1]);
     return 0;
   }
   close(sockets[1]);
   Touch(sockets[0]);
-  int status;
-  if (waitpid(home, &status, 0) != home || status != 0) {
-    fprintf(stderr, "verbs_fault: the home failed\n");
-    return 1;
-  }
+  ExpectGoodEnd(home);
   return 0;
 }
