@@ -3,16 +3,22 @@ import { median, percentile, pool, spreadOfMedians } from './statistics.mjs'
 
 /**
  * One figure of a benchmark, in the form that every benchmark keeps: these eight keys in this
- * order, then whatever else the benchmark wants to say.
+ * order, then whatever else the benchmark wants to say. A figure that was not measured has null for
+ * its numbers, and a `reason`.
  * @typedef {object} Line
  * @property {string} name
- * @property {number} medianUs
- * @property {number} p99Us
+ * @property {number | null} medianUs
+ * @property {number | null} p99Us
  * @property {string} floor what the figure is held against, measured in the same run
- * @property {number} floorMedianUs
- * @property {number} ratio medianUs / floorMedianUs
- * @property {number | null} target the highest ratio that is good enough, if one is set
- * @property {boolean | null} met null without a target
+ * @property {number | null} floorMedianUs
+ * @property {number | null} ratio medianUs / floorMedianUs; with `atLeast`, floorMedianUs / medianUs,
+ *   which is how many times quicker than the floor we are
+ * @property {number | null} target the highest ratio that is good enough, if one is set; with
+ *   `atLeast` the lowest
+ * @property {boolean | null} met null without a target, and when nothing can be said
+ * @property {boolean} [atLeast]
+ * @property {boolean} [failed] the benchmark itself went wrong, as `reason` says
+ * @property {string} [reason] why a figure is missing, or why `met` is null in spite of a target
  */
 
 /** @param {number} value */
@@ -25,15 +31,18 @@ const round3 = (value) => Math.round(value * 1e3) / 1e3
  * @param {string} figure.floor
  * @param {ArrayLike<number>[]} figure.floorRounds the floor's samples, µs, round by round
  * @param {number | null} [figure.target]
+ * @param {boolean} [figure.atLeast] the target is the least that is good enough, of a ratio that
+ *   says how many times quicker than the floor we are
  * @param {Record<string, unknown>} [figure.extra]
  * @returns {Line & Record<string, unknown>}
  */
-export function makeLine({ name, rounds, floor, floorRounds, target = null, extra = {} }) {
+export function makeLine(figure) {
+  const { name, rounds, floor, floorRounds, target = null, atLeast = false, extra = {} } = figure
   const samples = pool(rounds)
   const floorSamples = pool(floorRounds)
   const medianUs = median(samples)
   const floorMedianUs = median(floorSamples)
-  const ratio = round3(medianUs / floorMedianUs)
+  const ratio = round3(atLeast ? floorMedianUs / medianUs : medianUs / floorMedianUs)
   return {
     name,
     medianUs: round3(medianUs),
@@ -42,13 +51,39 @@ export function makeLine({ name, rounds, floor, floorRounds, target = null, extr
     floorMedianUs: round3(floorMedianUs),
     ratio,
     target,
-    met: target === null ? null : ratio <= target,
+    met: target === null ? null : atLeast ? ratio >= target : ratio <= target,
+    ...(atLeast ? { atLeast } : {}),
     floorP99Us: round3(percentile(floorSamples, 99)),
     rounds: rounds.length,
     samples: samples.length,
     roundMediansUs: spreadOfMedians(rounds).map(round3),
     floorRoundMediansUs: spreadOfMedians(floorRounds).map(round3),
     ...extra,
+  }
+}
+
+/**
+ * The line of a figure that could not be measured here: never one that looks as if it was met.
+ * @param {object} figure
+ * @param {string} figure.name
+ * @param {string} figure.floor
+ * @param {number | null} [figure.target]
+ * @param {boolean} [figure.atLeast]
+ * @param {string} reason
+ * @returns {Line}
+ */
+export function makeEmptyLine({ name, floor, target = null, atLeast = false }, reason) {
+  return {
+    name,
+    medianUs: null,
+    p99Us: null,
+    floor,
+    floorMedianUs: null,
+    ratio: null,
+    target,
+    met: null,
+    ...(atLeast ? { atLeast } : {}),
+    reason,
   }
 }
 
@@ -60,9 +95,14 @@ export function toJson(line) {
   return JSON.stringify(line)
 }
 
+/** @param {number | null} us */
+function formatUs(us) {
+  return us === null ? '–' : us.toFixed(us < 10 ? 2 : 1)
+}
+
 /** @param {unknown} spread two medians, lowest and highest */
 function formatSpread(spread) {
-  return Array.isArray(spread) ? spread.map((us) => us.toFixed(1)).join('–') : ''
+  return Array.isArray(spread) ? spread.map(formatUs).join('–') : ''
 }
 
 /** @param {boolean | null} met */
@@ -70,16 +110,22 @@ function formatMet(met) {
   return met === null ? '–' : met ? 'yes' : 'NO'
 }
 
+/** @param {Line} line */
+function formatTarget({ target, atLeast }) {
+  if (target === null) return '–'
+  return `${atLeast === true ? '≥' : '≤'} ${target.toFixed(2)}`
+}
+
 /** @type {{ title: string, align: 'left' | 'right', cell: (line: any) => string }[]} */
 const columns = [
   { title: 'name', align: 'left', cell: (line) => line.name },
-  { title: 'median µs', align: 'right', cell: (line) => line.medianUs.toFixed(1) },
+  { title: 'median µs', align: 'right', cell: (line) => formatUs(line.medianUs) },
   { title: 'by round', align: 'right', cell: (line) => formatSpread(line.roundMediansUs) },
-  { title: 'p99 µs', align: 'right', cell: (line) => line.p99Us.toFixed(1) },
-  { title: 'floor µs', align: 'right', cell: (line) => line.floorMedianUs.toFixed(1) },
+  { title: 'p99 µs', align: 'right', cell: (line) => formatUs(line.p99Us) },
+  { title: 'floor µs', align: 'right', cell: (line) => formatUs(line.floorMedianUs) },
   { title: 'by round', align: 'right', cell: (line) => formatSpread(line.floorRoundMediansUs) },
-  { title: 'ratio', align: 'right', cell: (line) => line.ratio.toFixed(2) },
-  { title: 'target', align: 'right', cell: (line) => line.target?.toFixed(2) ?? '–' },
+  { title: 'ratio', align: 'right', cell: (line) => line.ratio?.toFixed(2) ?? '–' },
+  { title: 'target', align: 'right', cell: formatTarget },
   { title: 'met', align: 'right', cell: (line) => formatMet(line.met) },
 ]
 
@@ -106,7 +152,8 @@ export function formatTable(lines) {
 
 /** @param {Line & { note?: unknown }} line */
 function formatNote(line) {
-  return typeof line.note === 'string' ? `; ${line.note}` : ''
+  const remarks = [line.note, line.reason].filter((remark) => typeof remark === 'string')
+  return remarks.map((remark) => `; ${remark}`).join('')
 }
 
 /** The facts of the machine that figures depend on, as one line. */
