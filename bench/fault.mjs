@@ -1,20 +1,14 @@
-import {
-  describeSocketFloor,
-  socketRoundTripsUs,
-  verbsFaultFloor,
-  verbsFaultsUs,
-} from './lib/floor.mjs'
+import { measureLines } from './lib/alternate.mjs'
+import { verbsFaultFloor, verbsFaultsUs } from './lib/floor.mjs'
+import { faultFloor, localTrap, rdmaRead } from './lib/floors.mjs'
 import {
   readBandwidthFloor,
   readBandwidthUs,
-  readLatenciesUs,
-  readLatencyFloor,
   writeLatenciesUs,
   writeLatencyFloor,
 } from './lib/perftest.mjs'
 import { Members } from './lib/members.mjs'
 import { placements } from './lib/placement.mjs'
-import { makeLine } from './lib/report.mjs'
 import { median } from './lib/statistics.mjs'
 
 /** More pages than a batch touches, so that a batch is spread over the region. */
@@ -33,27 +27,22 @@ const turnsShare = 10
  * @property {(members: Members, args: { count: number, seed: number, stamp: number }) =>
  *   Promise<ArrayLike<number>>} batch
  * @property {string} [note]
- * @property {PerftestFloor} [verbsFloor] what it is held against over verbs, if not a read
+ * @property {(count: number, host: string) => Floor} [verbsFloor] what it is held against over
+ *   verbs, if not a read
+ * @property {'read' | 'write' | 'upgrade'} [kind] of fault, if not a read
+ * @property {boolean} [alone] nobody has to be woken for it on the same machine
  */
 
 /**
- * @typedef {object} PerftestFloor
- * @property {string} words
- * @property {(iterations: number, host: string) => Promise<number[]>} samplesUs
+ * @typedef {import('./lib/floors.mjs').Floor} Floor
+ * @typedef {import('./lib/placement.mjs').Placement} Placement
  */
-/** @type {PerftestFloor} */
-const readFloor = { words: readLatencyFloor, samplesUs: readLatenciesUs }
-/** @type {PerftestFloor} */
-const writeFloor = { words: writeLatencyFloor, samplesUs: writeLatenciesUs }
-/** @type {PerftestFloor} */
-const byHandFloor = { words: verbsFaultFloor, samplesUs: verbsFaultsUs }
-/** @type {PerftestFloor} */
-const bandwidthFloor = { words: readBandwidthFloor, samplesUs: readBandwidthUs }
 
 /** @type {State} */
 const readCleanAtHome = {
   name: 'read fault, clean at home',
   target: 2,
+  alone: true,
   async batch(members, pages) {
     // The first read makes the home lower its own access; the discard leaves the page there alone.
     await members.ask(0, 'fill', pages)
@@ -77,7 +66,11 @@ const states = [
   {
     name: 'write fault, owned at home',
     target: null,
-    verbsFloor: writeFloor,
+    kind: 'write',
+    verbsFloor: (count, host) => ({
+      words: writeLatencyFloor,
+      samplesUs: () => writeLatenciesUs(count, host),
+    }),
     async batch(members, pages) {
       await members.ask(0, 'fill', pages)
       return writeAndCheck(members, pages)
@@ -86,6 +79,7 @@ const states = [
   {
     name: 'upgrade, home the only other sharer',
     target: null,
+    kind: 'upgrade',
     async batch(members, pages) {
       await members.ask(0, 'fill', pages)
       await members.ask(1, 'read', pages)
@@ -99,20 +93,24 @@ const againstByHand = {
   ...readCleanAtHome,
   name: 'the same, against by hand',
   target: null,
-  verbsFloor: byHandFloor,
+  verbsFloor: (count) => ({ words: verbsFaultFloor, samplesUs: () => verbsFaultsUs(count) }),
 }
 
 /** @type {State} */
 const prefetched = {
   name: 'prefetched page, clean at home',
   target: null,
-  verbsFloor: bandwidthFloor,
+  verbsFloor: (count, host) => ({
+    words: readBandwidthFloor,
+    samplesUs: () => readBandwidthUs(count, host),
+  }),
   note: 'time per page of one prefetch',
   async batch(members, pages) {
-    await members.ask(0, 'fillFirst', pages)
-    await members.ask(1, 'readFirst', pages)
+    const inSequence = { ...pages, inSequence: true }
+    await members.ask(0, 'fill', inSequence)
+    await members.ask(1, 'read', inSequence)
     await members.ask(1, 'discard')
-    return members.ask(1, 'prefetchFirst', pages)
+    return members.ask(1, 'prefetch', pages)
   },
 }
 
@@ -167,17 +165,17 @@ function plan(transport) {
 
 export const summary = 'one page fault between two members, by the state of the page'
 
-/** @param {{ rounds: number, transport: string }} options */
-export function countSteps({ rounds, transport }) {
+/** @param {{ rounds: number, transport?: string }} options */
+export function countSteps({ rounds, transport = 'tcp' }) {
   return plan(transport).reduce((steps, group) => steps + group.states.length, 0) * (rounds + 1)
 }
 
 /**
- * @param {{ faults?: number, rounds: number, transport: string }} options
+ * @param {{ faults?: number, rounds: number, transport?: string }} options
  * @param {() => void} step called after each batch
  * @returns {Promise<import('./lib/report.mjs').Line[]>}
  */
-export async function run({ faults = defaultFaults, rounds, transport }, step) {
+export async function run({ faults = defaultFaults, rounds, transport = 'tcp' }, step) {
   const lines = []
   for (const { placement, states } of plan(transport)) {
     const pageCount = Math.max(leastPages, faults)
@@ -198,53 +196,40 @@ export async function run({ faults = defaultFaults, rounds, transport }, step) {
 }
 
 /**
- * Alternates the floor program and a batch of faults, so that both meet the same noise.
+ * @param {State} state
+ * @param {{ placement: Placement, count: number, transport: string }} where
+ * @returns {Floor}
+ */
+function floorOf({ kind = 'read', alone, verbsFloor = rdmaRead }, where) {
+  const { placement, count, transport } = where
+  if (transport === 'verbs') return verbsFloor(count, process.env.PAGEMESH_HOST ?? '127.0.0.1')
+  if (transport === 'shm' && alone) return localTrap({ placement, count, kind, copy: true })
+  return faultFloor(transport, { placement, count, kind })
+}
+
+/**
  * @param {Members} members
  * @param {object} what
  * @param {State[]} what.states
- * @param {import('./lib/placement.mjs').Placement} what.placement
+ * @param {Placement} what.placement
  * @param {number} what.faults in each batch
  * @param {number} what.rounds
  * @param {string} what.transport
  * @param {() => void} step
  */
-async function measureStates(members, { states, placement, faults, rounds, transport }, step) {
-  const overVerbs = transport === 'verbs'
-  const host = process.env.PAGEMESH_HOST ?? '127.0.0.1'
+async function measureStates(members, what, step) {
+  const { states, placement, faults: count, rounds, transport } = what
   const timerUs = median(await members.ask(1, 'timeNothing'))
-  const results = states.map((state) => ({
-    state,
-    /** @type {ArrayLike<number>[]} */ rounds: [],
-    /** @type {ArrayLike<number>[]} */ floorRounds: [],
-  }))
   let stamp = 0
-  // Round 0 warms everything up and is not counted.
-  for (let round = 0; round <= rounds; round++) {
-    for (const result of results) {
-      const { samplesUs: verbsFloorUs } = result.state.verbsFloor ?? readFloor
-      const floorUs = overVerbs
-        ? await verbsFloorUs(faults, host)
-        : await socketRoundTripsUs(faults, placement)
+  const figures = states.map((state) => ({
+    name: state.name,
+    target: state.target,
+    floor: floorOf(state, { placement, count, transport }),
+    samplesUs() {
       stamp += 2
-      const batch = { count: faults, seed: stamp, stamp }
-      const samplesUs = await result.state.batch(members, batch)
-      if (round > 0) {
-        result.floorRounds.push(floorUs)
-        result.rounds.push(samplesUs)
-      }
-      step()
-    }
-  }
-  return results.map(({ state, rounds, floorRounds }) => {
-    const { name, target, note, verbsFloor } = state
-    const extra = { timerUs, ...(note === undefined ? {} : { note }) }
-    return makeLine({
-      name,
-      rounds,
-      floor: overVerbs ? (verbsFloor ?? readFloor).words : describeSocketFloor(placement),
-      floorRounds,
-      target,
-      extra,
-    })
-  })
+      return state.batch(members, { count, seed: stamp, stamp })
+    },
+    extra: { timerUs, ...(state.note === undefined ? {} : { note: state.note }) },
+  }))
+  return measureLines(figures, rounds, step)
 }

@@ -1,30 +1,62 @@
-// npm run bench -- NAME… [--json] [--faults N] [--rounds R] [--transport T]
+// npm run bench -- NAME… [--json] [--faults N] [--members N] [--rounds R] [--transport T] [--tiny]
 import { parseArgs } from 'node:util'
+import * as barrier from './barrier.mjs'
 import * as fault from './fault.mjs'
-import { parsed, parseInteger, runProgram, UsageError } from './lib/command-line.mjs'
+import * as goals from './goals.mjs'
+import { reasonAgainst, transports } from './lib/capabilities.mjs'
+import { parseChoice, parsed, parseInteger, runProgram, UsageError } from './lib/command-line.mjs'
 import { startProgressBar } from './lib/progress-bar.mjs'
 import { describeMachine, formatTable, toJson } from './lib/report.mjs'
+import * as lock from './lock.mjs'
 import * as progress from './progress.mjs'
+import * as redis from './redis.mjs'
+import * as scan from './scan.mjs'
+import * as upgrade from './upgrade.mjs'
 import * as words from './words.mjs'
+
+/**
+ * What was asked for; a benchmark that is not told something chooses itself.
+ * @typedef {object} Options
+ * @property {number} rounds
+ * @property {number} [faults]
+ * @property {string} [transport]
+ * @property {number} [members]
+ * @property {boolean} [tiny]
+ */
 
 /**
  * @typedef {object} Bench
  * @property {string} summary
- * @property {(options: { rounds: number, transport: string }) => number} countSteps
- * @property {(options: { faults?: number, rounds: number, transport: string }, step: () => void) =>
- *   Promise<import('./lib/report.mjs').Line[]>} run
+ * @property {boolean} [takesMembers] says for how many members it is, if asked
+ * @property {boolean} [takesTiny] has small sizes, too
+ * @property {(options: Options) => number} countSteps
+ * @property {(options: Options, step: () => void) => Promise<import('./lib/report.mjs').Line[]>} run
  */
 
 /** @type {Record<string, Bench>} */
-const benches = { fault, progress, words }
+const benches = { barrier, fault, goals, lock, progress, redis, scan, upgrade, words }
+/** Takes minutes, and measures what the others do: so it has to be named. */
+const notByItself = ['goals']
 
 const defaultRounds = 5
-const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--rounds R] [--transport T]
-  NAME         ${Object.keys(benches).join(', ')}; all without a name; 'list' says what they measure
+const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--members N] [--rounds R]
+                        [--transport T] [--tiny]
+  NAME         ${Object.keys(benches).join(', ')};
+               all but goals without a name; 'list' says what they measure
   --json       one JSON object per figure and line on stdout, and nothing else
-  --faults N   faults, or words changed, in each batch
-  --transport T tcp or verbs: how the members reach each other, and which floor they stand on
-  --rounds R   rounds, each of one batch and one of the floor (default ${defaultRounds})`
+  --faults N   faults, words changed, locks or barriers taken in each batch
+  --members N  how many members ${namesWith('takesMembers')} have, 2 to 8
+  --transport T ${transports.join(', ')}: how the members reach each other, and so what they stand on
+               (tcp; for goals shm where it is there)
+  --rounds R   rounds, each of one batch and one of the floor (default ${defaultRounds})
+  --tiny       small sizes for ${namesWith('takesTiny')}, to see that it works: no figure says anything`
+
+/** @param {'takesMembers' | 'takesTiny'} ability */
+function namesWith(ability) {
+  return Object.keys(benches)
+    .filter((name) => benches[name][ability] === true)
+    .join(', ')
+}
 
 /** @param {string[]} args */
 function parseCommandLine(args) {
@@ -35,14 +67,20 @@ function parseCommandLine(args) {
       options: {
         json: { type: 'boolean', default: false },
         faults: { type: 'string' },
+        members: { type: 'string' },
+        tiny: { type: 'boolean', default: false },
         rounds: { type: 'string' },
-        transport: { type: 'string', default: 'tcp' },
+        transport: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
     }),
   )
   const list = positionals.length === 1 && positionals[0] === 'list'
-  const names = positionals.length === 0 || list ? Object.keys(benches) : positionals
+  const names = list
+    ? Object.keys(benches)
+    : positionals.length > 0
+      ? positionals
+      : Object.keys(benches).filter((name) => !notByItself.includes(name))
   for (const name of names) {
     if (!Object.hasOwn(benches, name)) {
       const known = Object.keys(benches).join(', ')
@@ -55,16 +93,38 @@ function parseCommandLine(args) {
   }
   const faults = count('faults')
   const rounds = count('rounds') ?? defaultRounds
-  const { json, help, transport } = values
-  if (transport !== 'tcp' && transport !== 'verbs') {
-    throw new UsageError(`--transport takes tcp or verbs, not '${transport}'`)
-  }
-  return { names, list, json, help, options: { faults, rounds, transport } }
+  const { json, help, tiny } = values
+  const members =
+    values.members === undefined ? undefined : parseInteger('members', values.members, 2, 8)
+  if (members !== undefined) mustAll(names, 'takesMembers', '--members')
+  if (tiny) mustAll(names, 'takesTiny', '--tiny')
+  const transport = readTransport(values.transport)
+  return { names, list, json, help, options: { faults, rounds, transport, members, tiny } }
+}
+
+/**
+ * @param {string[]} names
+ * @param {'takesMembers' | 'takesTiny'} ability
+ * @param {string} option
+ */
+function mustAll(names, ability, option) {
+  const without = names.find((name) => benches[name][ability] !== true)
+  if (without === undefined) return
+  throw new UsageError(`${option} is for ${namesWith(ability)}, not for '${without}'`)
+}
+
+/** @param {string | undefined} text */
+function readTransport(text) {
+  if (text === undefined) return undefined
+  const transport = parseChoice('transport', text, transports)
+  const reason = reasonAgainst(transport)
+  if (reason !== undefined) throw new UsageError(`--transport ${transport}: ${reason}`)
+  return transport
 }
 
 /**
  * @param {string} name
- * @param {{ faults?: number, rounds: number, transport: string }} options
+ * @param {Options} options
  */
 async function runBench(name, options) {
   const bar = startProgressBar(name, benches[name].countSteps(options))
@@ -86,6 +146,7 @@ async function main() {
   for (const name of names) {
     const lines = await runBench(name, options)
     console.log(json ? lines.map(toJson).join('\n') : `\n${formatTable(lines)}`)
+    if (lines.some((line) => line.failed === true)) process.exitCode = 1
   }
 }
 

@@ -1,10 +1,11 @@
-import { describeSocketFloor, socketRoundTripsUs } from './lib/floor.mjs'
+import { faultFloor } from './lib/floors.mjs'
 import { Members } from './lib/members.mjs'
 import { placements } from './lib/placement.mjs'
 import { makeLine } from './lib/report.mjs'
 
 const busyPageCount = 4096
-const busyMs = 2000
+const defaultBusyMs = 2000
+const warmUpMs = 100
 const defaultIdleFaults = 1000
 const crossPageCount = 1000
 /** Each way, in all rounds together. */
@@ -15,41 +16,55 @@ export const summary = 'faults while the home computes, and faults of two member
 
 /** @param {{ rounds: number }} options */
 export function countSteps({ rounds }) {
-  return 3 * rounds
+  return 3 * rounds + 1
 }
 
 /**
- * @param {{ faults?: number, rounds: number }} options
+ * @param {{ faults?: number, rounds: number, transport?: string }} options
  * @param {() => void} step
  * @returns {Promise<import('./lib/report.mjs').Line[]>}
  */
-export async function run({ faults, rounds }, step) {
-  const idleFaults = Math.min(faults ?? defaultIdleFaults, busyPageCount)
-  const busyLine = await measureBusyHome({ faults: idleFaults, rounds }, step)
+export async function run({ faults, rounds, transport }, step) {
+  const idleFaults = faults ?? defaultIdleFaults
+  const busyLine = await measureBusyHome({ faults: idleFaults, rounds, transport }, step)
   const crossFaults = faults ?? Math.ceil(defaultCrossFaults / rounds)
-  return [busyLine, ...(await measureCrossFaults({ faults: crossFaults, rounds }, step))]
+  return [busyLine, ...(await measureCrossFaults({ faults: crossFaults, rounds, transport }, step))]
 }
 
 /**
- * @param {{ faults: number, rounds: number }} options
+ * Round 0 warms everything up and is not counted.
+ * @param {object} what
+ * @param {string} [what.name]
+ * @param {number} [what.target]
+ * @param {number} what.faults in each batch while the home is idle
+ * @param {number} [what.busyMs] how long the home computes in each round
+ * @param {number} what.rounds
+ * @param {string} [what.transport]
  * @param {() => void} step
  */
-async function measureBusyHome({ faults, rounds }, step) {
+export async function measureBusyHome(what, step) {
+  const { name = 'read fault, home busy', target, busyMs = defaultBusyMs, rounds } = what
+  const count = Math.min(what.faults, busyPageCount)
   const stamp = 1
   const idleRounds = []
   const busyRounds = []
   let longestUs = 0
-  const members = await Members.start('busy.mjs', { options: { pageCount: busyPageCount } })
+  const options = { pageCount: busyPageCount }
+  const members = await Members.start('busy.mjs', { options, transport: what.transport })
   try {
     await members.ask(0, 'fill', { stamp })
     // Once everything has been read, all pages are clean at their home.
     await members.ask(1, 'read', { count: busyPageCount, seed: 0, stamp })
-    for (let round = 0; round < rounds; round++) {
+    for (let round = 0; round <= rounds; round++) {
       await members.ask(1, 'discard')
-      idleRounds.push(await members.ask(1, 'read', { count: faults, seed: round, stamp }))
-      const busy = await readWhileHomeComputes(members, { seed: round, stamp })
-      busyRounds.push(busy.servedUs)
-      longestUs = Math.max(longestUs, busy.longestUs)
+      const idleUs = await members.ask(1, 'read', { count, seed: round, stamp })
+      const durationMs = round === 0 ? warmUpMs : busyMs
+      const busy = await readWhileHomeComputes(members, { durationMs, seed: round, stamp })
+      if (round > 0) {
+        idleRounds.push(idleUs)
+        busyRounds.push(busy.servedUs)
+        longestUs = Math.max(longestUs, busy.longestUs)
+      }
       step()
     }
     await members.stop()
@@ -58,7 +73,8 @@ async function measureBusyHome({ faults, rounds }, step) {
   }
   const servedWhileBusy = busyRounds.reduce((count, { length }) => count + length, 0)
   return makeLine({
-    name: 'read fault, home busy',
+    name,
+    target,
     rounds: busyRounds,
     floor: 'the same fault while the home is idle',
     floorRounds: idleRounds,
@@ -75,18 +91,18 @@ async function measureBusyHome({ faults, rounds }, step) {
 
 /**
  * @param {Members} members
- * @param {{ seed: number, stamp: number }} args
+ * @param {{ durationMs: number, seed: number, stamp: number }} args
  */
-async function readWhileHomeComputes(members, args) {
+async function readWhileHomeComputes(members, { durationMs, ...args }) {
   /** @type {Promise<any> | undefined} */
   let reading
   // Rank 1 begins when the loop begins, and stops some time after its end.
   const onNotice = () => {
-    reading = members.ask(1, 'readFor', { durationMs: busyMs + 100, ...args })
+    reading = members.ask(1, 'readFor', { durationMs: durationMs + 100, ...args })
     // Awaited below; a failure must not count as unhandled until then.
     reading.catch(() => {})
   }
-  const { startMs, endMs } = await members.ask(0, 'compute', { durationMs: busyMs }, { onNotice })
+  const { startMs, endMs } = await members.ask(0, 'compute', { durationMs }, { onNotice })
   const { samplesUs, startsMs } = await reading
   const servedUs = []
   let longestUs = 0
@@ -96,33 +112,34 @@ async function readWhileHomeComputes(members, args) {
     if (startsMs[index] + sampleUs / 1e3 <= endMs) servedUs.push(sampleUs)
   }
   if (servedUs.length === 0) {
-    throw new Error(`no fault was served while the home's JavaScript computed for ${busyMs} ms`)
+    throw new Error(`no fault was served while the home's JavaScript computed for ${durationMs} ms`)
   }
   return { servedUs, longestUs }
 }
 
 /**
- * @param {{ faults: number, rounds: number }} options faults of each member in each round
+ * @param {{ faults: number, rounds: number, transport?: string }} options faults of each member in each round
  * @param {() => void} step
  */
-async function measureCrossFaults({ faults, rounds }, step) {
+async function measureCrossFaults({ faults, rounds, transport }, step) {
   const pageCount = Math.min(crossPageCount, faults)
   const passes = Math.ceil(faults / pageCount)
-  const { free } = placements()
+  const { free: placement } = placements()
   const lines = []
-  const members = await Members.start('cross.mjs', { options: { pageCount } })
+  const members = await Members.start('cross.mjs', { options: { pageCount }, transport })
   try {
     for (const [kind, order] of [
-      ['read', 'crossReads'],
-      ['write', 'crossWrites'],
+      /** @type {const} */ (['read', 'crossReads']),
+      /** @type {const} */ (['write', 'crossWrites']),
     ]) {
-      /** @type {number[][]} */
+      const floor = faultFloor(transport, { placement, count: Math.min(faults, 1000), kind })
+      /** @type {ArrayLike<number>[]} */
       const floorRounds = []
       /** @type {number[][]} */
       const bothRounds = []
       const clock = { leftMs: watchdogMs, togetherMs: 0, totalMs: 0 }
       for (let round = 0; round < rounds; round++) {
-        floorRounds.push(await socketRoundTripsUs(Math.min(faults, 1000), free))
+        floorRounds.push(await floor.samplesUs())
         const args = { passes, seed: round * passes }
         const results = await members.askAll(order, args, { timeoutMs: clock.leftMs })
         bothRounds.push(
@@ -133,7 +150,7 @@ async function measureCrossFaults({ faults, rounds }, step) {
         addTimes(clock, results)
         step()
       }
-      lines.push(makeCrossLine({ kind, bothRounds, floorRounds, clock }))
+      lines.push(makeCrossLine({ kind, floor, bothRounds, floorRounds, clock }))
     }
     await members.stop()
   } finally {
@@ -158,18 +175,19 @@ function addTimes(clock, results) {
 /**
  * @param {object} result
  * @param {string} result.kind
+ * @param {import('./lib/floors.mjs').Floor} result.floor
  * @param {number[][]} result.bothRounds the samples of both members
- * @param {number[][]} result.floorRounds
+ * @param {ArrayLike<number>[]} result.floorRounds
  * @param {{ togetherMs: number, totalMs: number }} result.clock
  */
-function makeCrossLine({ kind, bothRounds, floorRounds, clock }) {
+function makeCrossLine({ kind, floor, bothRounds, floorRounds, clock }) {
   const faultsEachWay = bothRounds.reduce((count, { length }) => count + length, 0) / 2
   const seconds = clock.totalMs / 1e3
   const faultsPerSecond = Math.round((2 * faultsEachWay) / seconds)
   return makeLine({
     name: `cross faults, ${kind}`,
     rounds: bothRounds,
-    floor: describeSocketFloor(placements().free),
+    floor: floor.words,
     floorRounds,
     extra: {
       faultsEachWay,

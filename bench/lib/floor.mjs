@@ -7,28 +7,12 @@ const run = promisify(execFile)
 const floorTimeoutMs = 60_000
 
 /**
- * What a page fault over TCP is held against, in words.
- * @param {import('./placement.mjs').Placement} placement
- */
-export function describeSocketFloor({ words }) {
-  return `blocking socket round trip, 8 B out, 4096 B back, ${words}`
-}
-
-/**
- * What an operation on a word over TCP is held against, in words.
- * @param {import('./placement.mjs').Placement} placement
- */
-export function describeSmallSocketFloor({ words }) {
-  return `blocking socket round trip, 8 B each way, ${words}`
-}
-
-/**
  * Runs one of the C programs of bench/floor, which setup compiles into build/bench.
  * @param {string} name
  * @param {string[]} args
  * @returns {Promise<any>} the JSON object that it printed
  */
-async function runFloor(name, args) {
+export async function runFloor(name, args) {
   const program = fileURLToPath(new URL(`../../build/bench/${name}`, import.meta.url))
   try {
     await access(program)
@@ -42,24 +26,6 @@ async function runFloor(name, args) {
   return JSON.parse(stdout)
 }
 
-/**
- * @param {number} iterations
- * @param {import('./placement.mjs').Placement} placement
- * @returns {Promise<number[]>} µs of each round trip
- */
-export function socketRoundTripsUs(iterations, placement) {
-  return roundTripsUs(iterations, 4096, placement)
-}
-
-/**
- * @param {number} iterations
- * @param {import('./placement.mjs').Placement} placement
- * @returns {Promise<number[]>} µs of each round trip
- */
-export function smallSocketRoundTripsUs(iterations, placement) {
-  return roundTripsUs(iterations, 8, placement)
-}
-
 /** What a fault over verbs is held against that a DSM is not to blame for, in words. */
 export const verbsFaultFloor = 'a fault over verbs by hand, in C (bench/floor/verbs_fault.c)'
 
@@ -71,18 +37,5 @@ export async function verbsFaultsUs(iterations) {
   const [device, port, gidIndex] = (process.env.PAGEMESH_RDMA_DEVICE ?? 'rxe0:1:1').split(':')
   const args = ['--device', device, '--port', port, '--gid-index', gidIndex]
   const { samplesUs } = await runFloor('verbs_fault', [...args, '--iterations', `${iterations}`])
-  return samplesUs
-}
-
-/**
- * @param {number} iterations
- * @param {number} replyBytes
- * @param {import('./placement.mjs').Placement} placement
- */
-async function roundTripsUs(iterations, replyBytes, { cpus }) {
-  const args = ['--iterations', String(iterations)]
-  args.push('--request-bytes', '8', '--reply-bytes', String(replyBytes), '--raw')
-  if (cpus !== undefined) args.push('--server-cpu', `${cpus[0]}`, '--client-cpu', `${cpus[1]}`)
-  const { samplesUs } = await runFloor('socket_roundtrip', args)
   return samplesUs
 }

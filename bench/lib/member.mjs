@@ -9,6 +9,8 @@ import { join } from '../../dist/index.js'
  * @property {(byteOffset: number, byteLength: number, access: 'read' | 'write') =>
  *   Promise<void>} prefetch
  * @property {(byteOffset: number, value: bigint) => Promise<bigint>} fetchAdd
+ * @property {(byteOffset: number, word: 'int64') => Promise<bigint>} load
+ * @property {() => { readFaults: number }} stats
  * @property {number} pageBytes
  * @property {'home' | 'rdma'} wordsBy
  */
@@ -19,6 +21,7 @@ import { join } from '../../dist/index.js'
  * @property {number} size
  * @property {(name: string, options: object) => Promise<Region>} region
  * @property {(name?: string) => Promise<void>} barrier
+ * @property {(name: string) => { acquireSync: () => { release: () => void } }} lock
  * @property {() => Promise<void>} leave
  */
 

@@ -31,6 +31,14 @@ export function shuffledPages(pageCount, count, seed) {
 }
 
 /**
+ * @param {number} count
+ * @returns {Uint32Array} pages 0, 1, 2…
+ */
+export function firstPages(count) {
+  return Uint32Array.from({ length: count }, (_, page) => page)
+}
+
+/**
  * @param {number} page
  * @param {number} found
  * @param {number} expected
@@ -133,4 +141,9 @@ export function timeNothing() {
  */
 export function monotonicOffsetMs() {
   return Number(process.hrtime.bigint()) / 1e6 - performance.now()
+}
+
+/** The machine's monotonic clock in µs, the same in every process. */
+export function monotonicUs() {
+  return Number(process.hrtime.bigint()) / 1e3
 }

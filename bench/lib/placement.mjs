@@ -33,3 +33,12 @@ export function placements() {
     together: { words: 'both processes on one core', cpus: [first, first] },
   }
 }
+
+/**
+ * @param {Placement} placement
+ * @param {number} size
+ * @returns {number[] | undefined} the cores of so many members, dealt out in turn
+ */
+export function cpusFor({ cpus }, size) {
+  return cpus && Array.from({ length: size }, (_, rank) => cpus[rank % cpus.length])
+}

@@ -50,7 +50,7 @@ export function makeLine(figure) {
     floor,
     floorMedianUs: round3(floorMedianUs),
     ratio,
-    target,
+    target: target === null ? null : round3(target),
     met: target === null ? null : atLeast ? ratio >= target : ratio <= target,
     ...(atLeast ? { atLeast } : {}),
     floorP99Us: round3(percentile(floorSamples, 99)),

@@ -4,7 +4,8 @@ import { fillPages, monotonicOffsetMs, pageBytes, shuffledPages, timeReads } fro
 
 serve(async (mesh, { pageCount }) => {
   const byteLength = pageCount * pageBytes
-  const region = await mesh.region('busy', { byteLength, placement: { rank: 0 } })
+  const shape = { byteLength, placement: { rank: 0 }, prefetch: 'off' }
+  const region = await mesh.region('busy', shape)
   const cells = new Uint32Array(region.buffer)
   const discard = () => region.discard(0, byteLength)
   return {

@@ -1,8 +1,9 @@
-// Member of the fault benchmark: rank 0 is the home of all pages, rank 1 faults on them.
+// Member of the benchmark of faults: rank 0 is the home of every page, and does as it is told.
 import { serve } from '../lib/member.mjs'
 import {
   checkPages,
   fillPages,
+  firstPages,
   pageBytes,
   shuffledPages,
   timeNothing,
@@ -11,27 +12,28 @@ import {
 } from '../lib/pages.mjs'
 
 const turnTimeoutMs = 10_000
+const pauseWord = new Int32Array(new SharedArrayBuffer(4))
 
 serve(async (mesh, { pageCount }) => {
   const byteLength = pageCount * pageBytes
-  // Single faults are measured, so nothing may come by prefetch.
-  const options = { byteLength, placement: { rank: 0 }, prefetch: 'off' }
-  const region = await mesh.region('fault', options)
-  const turnRegion = await mesh.region('turns', { byteLength: pageBytes, placement: { rank: 0 } })
+  // A fault is what is measured: nothing may bring the page before.
+  const own = { placement: { rank: 0 }, prefetch: 'off' }
+  const region = await mesh.region('fault', { byteLength, ...own })
+  const turnRegion = await mesh.region('turns', { byteLength: pageBytes, ...own })
   const cells = new Uint32Array(region.buffer)
   const turnCells = new Uint32Array(turnRegion.buffer)
   let turnsTaken = 0
 
-  /** @param {{ seed: number, count: number }} args */
-  const pick = ({ seed, count }) => shuffledPages(pageCount, count, seed)
+  /** @param {{ seed: number, count: number, inSequence?: boolean }} args */
+  const pick = ({ seed, count, inSequence = false }) =>
+    inSequence ? firstPages(count) : shuffledPages(pageCount, count, seed)
   return {
     fill: (args) => fillPages(cells, pick(args), args.stamp),
     check: (args) => checkPages(cells, pick(args), args.stamps),
     discard: () => region.discard(0, byteLength),
     read: (args) => timeReads(cells, pick(args), args.stamp),
-    fillFirst: ({ count, stamp }) => fillPages(cells, firstPages(count), stamp),
-    readFirst: ({ count, stamp }) => timeReads(cells, firstPages(count), stamp),
-    async prefetchFirst({ count, stamp }) {
+    readWithPauses: (args) => readWithPauses(cells, pick(args), args),
+    async prefetch({ count, stamp }) {
       const startMs = performance.now()
       await region.prefetch(0, count * pageBytes, 'read')
       const perPageUs = ((performance.now() - startMs) * 1e3) / count
@@ -48,8 +50,18 @@ serve(async (mesh, { pageCount }) => {
   }
 })
 
-/** @param {number} count */
-const firstPages = (count) => Uint32Array.from({ length: count }, (_, page) => page)
+/**
+ * Reads with so much time between two that everything that waits has gone to sleep.
+ * @param {Uint32Array} cells
+ * @param {Uint32Array} pages
+ * @param {{ stamp: number, pauseMs: number }} args
+ */
+function readWithPauses(cells, pages, { stamp, pauseMs }) {
+  return Float64Array.from(pages, (page) => {
+    Atomics.wait(pauseWord, 0, 0, pauseMs)
+    return timeReads(cells, Uint32Array.of(page), stamp)[0]
+  })
+}
 
 /**
  * Writes a word whenever it is this member's turn: waiting for it is a read fault, taking it an
