@@ -24,6 +24,9 @@ import { median, percentile, pool, spreadOfMedians } from './statistics.mjs'
 /** @param {number} value */
 const round3 = (value) => Math.round(value * 1e3) / 1e3
 
+/** A small ratio keeps its digits, and is never 0. @param {number} value */
+const roundRatio = (value) => (value < 1 ? Number(value.toPrecision(3)) : round3(value))
+
 /**
  * @param {object} figure
  * @param {string} figure.name
@@ -42,7 +45,7 @@ export function makeLine(figure) {
   const floorSamples = pool(floorRounds)
   const medianUs = median(samples)
   const floorMedianUs = median(floorSamples)
-  const ratio = round3(atLeast ? floorMedianUs / medianUs : medianUs / floorMedianUs)
+  const ratio = roundRatio(atLeast ? floorMedianUs / medianUs : medianUs / floorMedianUs)
   return {
     name,
     medianUs: round3(medianUs),
@@ -105,6 +108,12 @@ function formatSpread(spread) {
   return Array.isArray(spread) ? spread.map(formatUs).join('–') : ''
 }
 
+/** @param {number | null} ratio */
+function formatRatio(ratio) {
+  if (ratio === null) return '–'
+  return ratio < 0.01 ? ratio.toPrecision(1) : ratio.toFixed(2)
+}
+
 /** @param {boolean | null} met */
 function formatMet(met) {
   return met === null ? '–' : met ? 'yes' : 'NO'
@@ -124,7 +133,7 @@ const columns = [
   { title: 'p99 µs', align: 'right', cell: (line) => formatUs(line.p99Us) },
   { title: 'floor µs', align: 'right', cell: (line) => formatUs(line.floorMedianUs) },
   { title: 'by round', align: 'right', cell: (line) => formatSpread(line.floorRoundMediansUs) },
-  { title: 'ratio', align: 'right', cell: (line) => line.ratio?.toFixed(2) ?? '–' },
+  { title: 'ratio', align: 'right', cell: (line) => formatRatio(line.ratio) },
   { title: 'target', align: 'right', cell: formatTarget },
   { title: 'met', align: 'right', cell: (line) => formatMet(line.met) },
 ]
