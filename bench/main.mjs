@@ -1,16 +1,23 @@
-// npm run bench -- NAME… [--json] [--faults N] [--members N] [--rounds R] [--transport T] [--tiny]
+// npm run bench -- NAME… [--json] [--out FILE] [--faults N] [--members N] [--rounds R] …
+// npm run bench -- compare BEFORE.json AFTER.json
 import { parseArgs } from 'node:util'
+import * as apps from './apps.mjs'
 import * as barrier from './barrier.mjs'
+import * as compare from './compare.mjs'
 import * as fault from './fault.mjs'
 import * as goals from './goals.mjs'
+import * as gups from './gups.mjs'
 import { reasonAgainst, transports } from './lib/capabilities.mjs'
 import { parseChoice, parsed, parseInteger, runProgram, UsageError } from './lib/command-line.mjs'
+import { machineFacts } from './lib/machine.mjs'
+import { checkOutputs, writeOutputs } from './lib/outputs.mjs'
 import { startProgressBar } from './lib/progress-bar.mjs'
 import { describeMachine, formatTable, toJson } from './lib/report.mjs'
 import * as lock from './lock.mjs'
 import * as progress from './progress.mjs'
 import * as redis from './redis.mjs'
 import * as scan from './scan.mjs'
+import * as stream from './stream.mjs'
 import * as upgrade from './upgrade.mjs'
 import * as words from './words.mjs'
 
@@ -34,13 +41,26 @@ import * as words from './words.mjs'
  */
 
 /** @type {Record<string, Bench>} */
-const benches = { barrier, fault, goals, lock, progress, redis, scan, upgrade, words }
+const benches = {
+  apps,
+  barrier,
+  fault,
+  goals,
+  gups,
+  lock,
+  progress,
+  redis,
+  scan,
+  stream,
+  upgrade,
+  words,
+}
 /** Takes minutes, and measures what the others do: so it has to be named. */
 const notByItself = ['goals']
 
 const defaultRounds = 5
-const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--members N] [--rounds R]
-                        [--transport T] [--tiny]
+const usage = `usage: npm run bench -- [NAME…] [--json] [--out FILE] [--faults N] [--members N]
+                        [--rounds R] [--transport T] [--tiny]
   NAME         ${Object.keys(benches).join(', ')};
                all but goals without a name; 'list' says what they measure
   --json       one JSON object per figure and line on stdout, and nothing else
@@ -49,7 +69,10 @@ const usage = `usage: npm run bench -- [NAME…] [--json] [--faults N] [--member
   --transport T ${transports.join(', ')}: how the members reach each other, and so what they stand on
                (tcp; for goals shm where it is there)
   --rounds R   rounds, each of one batch and one of the floor (default ${defaultRounds})
-  --tiny       small sizes for ${namesWith('takesTiny')}, to see that it works: no figure says anything`
+  --tiny       small sizes for ${namesWith('takesTiny')}, to see that it works: no figure says anything
+  --out FILE   writes a report, FILE.html, or results that can be compared, FILE.json; may be
+               given several times
+${compare.usage}`
 
 /** @param {'takesMembers' | 'takesTiny'} ability */
 function namesWith(ability) {
@@ -70,6 +93,7 @@ function parseCommandLine(args) {
         members: { type: 'string' },
         tiny: { type: 'boolean', default: false },
         rounds: { type: 'string' },
+        out: { type: 'string', multiple: true, default: [] },
         transport: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
@@ -93,13 +117,14 @@ function parseCommandLine(args) {
   }
   const faults = count('faults')
   const rounds = count('rounds') ?? defaultRounds
-  const { json, help, tiny } = values
+  const { json, help, out, tiny } = values
   const members =
     values.members === undefined ? undefined : parseInteger('members', values.members, 2, 8)
   if (members !== undefined) mustAll(names, 'takesMembers', '--members')
   if (tiny) mustAll(names, 'takesTiny', '--tiny')
   const transport = readTransport(values.transport)
-  return { names, list, json, help, options: { faults, rounds, transport, members, tiny } }
+  checkOutputs(out)
+  return { names, list, json, help, out, options: { faults, rounds, transport, members, tiny } }
 }
 
 /**
@@ -136,18 +161,25 @@ async function runBench(name, options) {
 }
 
 async function main() {
-  const { names, list, json, help, options } = parseCommandLine(process.argv.slice(2))
+  const args = process.argv.slice(2)
+  if (args[0] === 'compare') return compare.main(args.slice(1))
+  const { names, list, json, help, out, options } = parseCommandLine(args)
   if (help) return console.log(usage)
   if (list) {
     for (const name of names) console.log(`${name.padEnd(10)}${benches[name].summary}`)
     return
   }
   if (!json) console.log(describeMachine())
+  const run = { date: new Date().toISOString(), machine: machineFacts() }
+  const figures = []
   for (const name of names) {
     const lines = await runBench(name, options)
     console.log(json ? lines.map(toJson).join('\n') : `\n${formatTable(lines)}`)
+    figures.push(...lines.map((line) => ({ bench: name, ...line })))
     if (lines.some((line) => line.failed === true)) process.exitCode = 1
   }
+  const command = ['npm run bench --', ...args].join(' ')
+  await writeOutputs(out, { ...run, command, lines: figures })
 }
 
 await runProgram(main, usage)

@@ -38,14 +38,29 @@ import { join } from '../../dist/index.js'
 export function serve(open) {
   /** @type {Mesh | undefined} */
   let mesh
-  /** @type {Record<string, Order>} */
-  let orders = {
+  serveOrders({
     async open(options) {
       mesh = /** @type {Mesh} */ (/** @type {unknown} */ (await join()))
-      orders = { ...orders, ...(await open(mesh, options)) }
+      return open(mesh, options)
     },
     async leave() {
       await mesh?.leave()
+    },
+  })
+}
+
+/**
+ * The same without a mesh, for what members are compared with.
+ * @param {{ open: (options: any) => Promise<Record<string, Order>>, leave: () => Promise<void> }} life
+ */
+export function serveOrders({ open, leave }) {
+  /** @type {Record<string, Order>} */
+  let orders = {
+    async open(options) {
+      orders = { ...orders, ...(await open(options)) }
+    },
+    async leave() {
+      await leave()
       // The reply goes out first; without the channel nothing keeps this process alive.
       process.removeAllListeners('disconnect')
       setImmediate(() => process.disconnect())

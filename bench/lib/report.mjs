@@ -1,4 +1,4 @@
-import os from 'node:os'
+import { machineFacts } from './machine.mjs'
 import { median, percentile, pool, spreadOfMedians } from './statistics.mjs'
 
 /**
@@ -61,6 +61,8 @@ export function makeLine(figure) {
     samples: samples.length,
     roundMediansUs: spreadOfMedians(rounds).map(round3),
     floorRoundMediansUs: spreadOfMedians(floorRounds).map(round3),
+    mediansByRoundUs: rounds.map(median).map(round3),
+    floorMediansByRoundUs: floorRounds.map(median).map(round3),
     ...extra,
   }
 }
@@ -145,18 +147,31 @@ const columns = [
 export function formatTable(lines) {
   const rows = [columns.map((column) => column.title)]
   for (const line of lines) rows.push(columns.map((column) => column.cell(line)))
-  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index].length)))
+  const text = alignTable(
+    rows,
+    columns.map((column) => column.align),
+  )
+  const remarks = lines.map((line) => `${line.name}: floor is ${line.floor}${formatNote(line)}`)
+  return [...text, '', ...remarks].join('\n')
+}
+
+/**
+ * @param {string[][]} rows the first one has the titles
+ * @param {('left' | 'right')[]} aligns of the columns
+ * @returns {string[]} lines of one width, with a rule below the titles
+ */
+export function alignTable(rows, aligns) {
+  const widths = aligns.map((_, index) => Math.max(...rows.map((row) => row[index].length)))
   const text = rows.map((row) =>
     row
       .map((cell, index) =>
-        columns[index].align === 'left' ? cell.padEnd(widths[index]) : cell.padStart(widths[index]),
+        aligns[index] === 'left' ? cell.padEnd(widths[index]) : cell.padStart(widths[index]),
       )
       .join('  ')
       .trimEnd(),
   )
   text.splice(1, 0, widths.map((width) => '─'.repeat(width)).join('  '))
-  const remarks = lines.map((line) => `${line.name}: floor is ${line.floor}${formatNote(line)}`)
-  return [...text, '', ...remarks].join('\n')
+  return text
 }
 
 /** @param {Line & { note?: unknown }} line */
@@ -167,9 +182,6 @@ function formatNote(line) {
 
 /** The facts of the machine that figures depend on, as one line. */
 export function describeMachine() {
-  const cpus = os.cpus()
-  const load = os.loadavg()[0].toFixed(2)
-  const model = cpus[0]?.model.trim() ?? 'unknown processor'
-  const kernel = `${os.type()} ${os.release()}`
-  return `${cpus.length} cores (${model}), ${kernel}, Node ${process.version}, load ${load}`
+  const { cores, processor, kernel, node, load } = machineFacts()
+  return `${cores} cores (${processor}), ${kernel}, Node ${node}, load ${load.toFixed(2)}`
 }

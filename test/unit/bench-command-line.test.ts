@@ -12,13 +12,16 @@ t.test('list names the benchmarks', (t) => {
   const { status, stdout, stderr } = bench('list')
   t.equal(status, 0)
   const names = [
+    'apps',
     'barrier',
     'fault',
     'goals',
+    'gups',
     'lock',
     'progress',
     'redis',
     'scan',
+    'stream',
     'upgrade',
     'words',
   ]
@@ -34,15 +37,18 @@ t.test('list names the benchmarks', (t) => {
 })
 
 const mistakes: [string[], RegExp][] = [
-  [['faults'], /^no benchmark is called 'faults'; there are barrier, fault, .*, words\nusage: /],
+  [
+    ['faults'],
+    /^no benchmark is called 'faults'; there are apps, barrier, fault, .*, words\nusage: /,
+  ],
   [['fault', 'nothing'], /^no benchmark is called 'nothing'/],
   [['toString'], /^no benchmark is called 'toString'/],
   [['fault', '--slow'], /^Unknown option '--slow'/],
   [['fault', '--faults', '0'], /^--faults takes a whole number from 1 to 1000000, not '0'\n/],
   [['fault', '--members', '2'], /^--members is for barrier, lock, upgrade, not for 'fault'\n/],
   [['barrier', '--members', '9'], /^--members takes a whole number from 2 to 8, not '9'\n/],
-  [['fault', '--tiny'], /^--tiny is for goals, not for 'fault'\n/],
-  [['--tiny'], /^--tiny is for goals, not for 'barrier'\n/],
+  [['fault', '--tiny'], /^--tiny is for apps, goals, gups, stream, not for 'fault'\n/],
+  [['--tiny'], /^--tiny is for apps, goals, gups, stream, not for 'barrier'\n/],
   [['fault', '--transport', 'smoke'], /^--transport takes tcp, verbs, shm, not 'smoke'\n/],
   [['fault', '--rounds', '1.5'], /^--rounds takes a whole number from 1 to 1000000, not '1.5'\n/],
 ]
