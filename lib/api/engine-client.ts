@@ -2,6 +2,7 @@ import { type MessagePort, receiveMessageOnPort, type Worker } from 'node:worker
 import type { Answer, Command } from '../engine/commands.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon } from '../native/addon.js'
+import { LockTokens } from './lock-tokens.js'
 
 interface Settle {
   resolve: (value: unknown) => void
@@ -19,6 +20,8 @@ export class EngineClient {
   private readonly pending = new Map<number, Settle>()
   private nextId = 1 // 0 is the join's
   private closed: PagemeshError | undefined
+  /** The tokens of locks that are here. */
+  readonly tokens: LockTokens
 
   constructor(
     private readonly addon: Addon,
@@ -26,7 +29,11 @@ export class EngineClient {
     private readonly worker: Worker,
     private readonly port: MessagePort,
     private readonly answered: Int32Array,
+    tokens: Int32Array,
   ) {
+    this.tokens = new LockTokens(tokens, (key, request) =>
+      this.post({ op: 'release', key, request }),
+    )
     port.on('message', (answer: Answer) => this.settle(answer))
     worker.on('error', (error) => this.close(engineGone(error)))
     worker.on('exit', () => {
@@ -97,6 +104,7 @@ export class EngineClient {
   /** Everything that is pending or comes later rejects with this. */
   close(error: PagemeshError): void {
     this.closed ??= error
+    this.tokens.close()
     for (const { reject } of this.pending.values()) reject(this.closed)
     this.pending.clear()
     this.port.close()

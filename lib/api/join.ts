@@ -17,6 +17,7 @@ import { type EngineData, JOIN_ID } from '../engine/commands.js'
 import type { TransportReport } from '../engine/links.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
+import { TOKEN_SLOTS } from '../protocol/token-words.js'
 import { EngineClient } from './engine-client.js'
 import { Mesh } from './mesh.js'
 import { checkInteger, checkOptions, invalid } from './validate.js'
@@ -184,18 +185,19 @@ async function publishedIn(path: string, timeoutMs: number): Promise<Endpoint> {
 
 async function startEngine(
   addon: Addon,
-  data: Omit<EngineData, 'port' | 'answered'>,
+  data: Omit<EngineData, 'port' | 'answered' | 'tokens'>,
 ): Promise<Mesh> {
   const { port1, port2 } = new MessageChannel()
   const answered = new Int32Array(new SharedArrayBuffer(4))
-  const workerData: EngineData = { ...data, port: port2, answered }
+  const tokens = new Int32Array(new SharedArrayBuffer(4 * TOKEN_SLOTS))
+  const workerData: EngineData = { ...data, port: port2, answered, tokens }
   const worker = new Worker(new URL('../engine/worker.js', import.meta.url), {
     workerData,
     transferList: [port2],
     execArgv: [], // the program's own hooks and profilers are not for the engine
     name: 'pagemesh engine',
   })
-  const client = new EngineClient(addon, data.session, worker, port1, answered)
+  const client = new EngineClient(addon, data.session, worker, port1, answered, tokens)
   let report: TransportReport
   try {
     report = (await client.expect(JOIN_ID)) as TransportReport

@@ -54,6 +54,8 @@ export interface MeshStats extends Stats {
   shmMessages: number
   /** How many messages have come by verbs. */
   verbsMessages: number
+  /** How many locks were taken without asking anybody, since this member had them last. */
+  locksTakenHere: number
 }
 
 const MAX_REGION_BYTES = 2 ** 42
@@ -146,6 +148,7 @@ export class Mesh implements AsyncDisposable {
       transport: this.report.transport,
       transportDetail: this.report.detail,
       ...(this.lastMessages ?? this.countMessages()),
+      locksTakenHere: this.client.tokens.takenHere,
     }
     for (const region of this.regions.values()) {
       for (const [name, value] of Object.entries(region.stats())) {
@@ -180,6 +183,7 @@ export class Mesh implements AsyncDisposable {
   private async finish(): Promise<void> {
     this.lastMessages = this.countMessages()
     this.left = true
+    this.client.tokens.close()
     const ended = this.client.ended()
     await this.client.ask({ op: 'leave' })
     await ended

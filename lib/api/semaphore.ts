@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
 import type { AcquireResult } from '../engine/commands.js'
 import { PagemeshError } from '../errors.js'
+import { NO_SLOT } from '../protocol/token-words.js'
 import type { EngineClient } from './engine-client.js'
+import type { TokenPlace } from './lock-tokens.js'
 import { checkOptions, invalid, show } from './validate.js'
 
 /** Options of {@link Semaphore.acquire}. */
@@ -16,21 +18,25 @@ export class Held implements AsyncDisposable, Disposable {
 
   /** @internal */
   constructor(
-    private readonly name: string,
-    private readonly giveBack: () => void,
+    private readonly owner: Semaphore,
+    private readonly request: number,
+    private readonly place: TokenPlace | undefined,
   ) {}
 
   /**
-   * Gives the permit back. Whoever is first in the queue gets it; what this member wrote before
-   * is what the next holder reads.
+   * Gives the permit back. Whoever is first in the queue gets it, and a lock that nobody waits for
+   * stays with this member; what this member wrote before is what the next holder reads.
    * @throws ERR_PAGEMESH_NOT_HELD the second time
    */
   release(): void {
     if (this.released) {
-      throw new PagemeshError('ERR_PAGEMESH_NOT_HELD', `'${this.name}' has been released already`)
+      throw new PagemeshError(
+        'ERR_PAGEMESH_NOT_HELD',
+        `'${this.owner.name}' has been released already`,
+      )
     }
     this.released = true
-    this.giveBack()
+    this.owner.giveBack(this.request, this.place)
   }
 
   /** Like {@link release}, but does nothing the second time. */
@@ -47,14 +53,19 @@ export class Held implements AsyncDisposable, Disposable {
  * A counting semaphore of the mesh, known by its name; a {@link Mesh.lock} is one with a single
  * permit. Permits are handed out in the order in which requests reached the semaphore's manager.
  * Not reentrant. Nobody spins: waiting costs no messages.
+ *
+ * A lock stays with the member that had it last until another one asks for it. As long as nobody
+ * does, that member takes it again without a message.
  */
 export class Semaphore {
   private readonly key: number
+  /** Of a lock: where its token may be. */
+  private place: TokenPlace | undefined
 
   /** @internal */
   constructor(
     private readonly client: EngineClient,
-    kind: 'lock' | 'semaphore',
+    private readonly kind: 'lock' | 'semaphore',
     readonly name: string,
     /** How many may hold it at the same time; the same in all members. */
     readonly permits: number,
@@ -73,8 +84,17 @@ export class Semaphore {
       throw invalid(`signal must be an AbortSignal, not ${show(signal)}`)
     }
     signal?.throwIfAborted()
-    const { id, answer } = this.client.numbered(this.question('wait'))
-    if (signal === undefined) return this.held(await answer)
+    const here = this.takeHere()
+    if (here !== undefined) return here
+    const place = this.expects()
+    const { id, answer } = this.client.numbered(this.question('wait', place))
+    if (signal === undefined) {
+      try {
+        return this.held(await answer, place)
+      } finally {
+        this.expectsNoMore(place)
+      }
+    }
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         // If the permit is on its way, the engine gives it back.
@@ -84,12 +104,14 @@ export class Semaphore {
       signal.addEventListener('abort', onAbort, { once: true })
       answer.then(
         (result) => {
+          this.expectsNoMore(place)
           signal.removeEventListener('abort', onAbort)
-          if (!signal.aborted) resolve(this.held(result))
+          if (!signal.aborted) resolve(this.held(result, place))
           // Aborted while the grant was between two threads: nobody else would release it.
-          else if ((result as AcquireResult).granted) this.held(result).release()
+          else if ((result as AcquireResult).granted) this.held(result, place).release()
         },
         (error: unknown) => {
+          this.expectsNoMore(place)
           signal.removeEventListener('abort', onAbort)
           reject(error instanceof Error ? error : new Error(String(error)))
         },
@@ -102,28 +124,80 @@ export class Semaphore {
    * @throws as {@link acquire}
    */
   acquireSync(): Held {
-    return this.held(this.client.askSync(this.question('wait')))
+    const here = this.takeHere()
+    if (here !== undefined) return here
+    const place = this.expects()
+    try {
+      return this.held(this.client.askSync(this.question('wait', place)), place)
+    } finally {
+      this.expectsNoMore(place)
+    }
   }
 
   /** Takes a permit if one is free and nobody waits for it; resolves to undefined if not. */
   async tryAcquire(): Promise<Held | undefined> {
-    const result = (await this.client.ask(this.question('try'))) as AcquireResult
-    return result.granted ? this.held(result) : undefined
+    const here = this.takeHere()
+    if (here !== undefined) return here
+    const place = this.expects()
+    try {
+      const result = (await this.client.ask(this.question('try', place))) as AcquireResult
+      return result.granted ? this.held(result, place) : undefined
+    } finally {
+      this.expectsNoMore(place)
+    }
   }
 
-  private question(mode: 'wait' | 'try'): {
+  /** @internal */
+  giveBack(request: number, place: TokenPlace | undefined): void {
+    if (place === undefined) this.client.post({ op: 'release', key: this.key, request })
+    else this.client.tokens.release(place)
+  }
+
+  /** If the lock's token is here and free, nobody needs to be asked. */
+  private takeHere(): Held | undefined {
+    const place = this.currentPlace()
+    if (place === undefined || !this.client.tokens.take(place)) return undefined
+    return new Held(this, place.request, place)
+  }
+
+  /** Something is about to be asked: from now on nothing of this member's may overtake it. */
+  private expects(): TokenPlace | undefined {
+    const place = this.currentPlace()
+    if (place !== undefined) place.waiting++
+    return place
+  }
+
+  private currentPlace(): TokenPlace | undefined {
+    if (this.kind === 'semaphore') return undefined
+    if (this.place === undefined || this.place.slot === NO_SLOT) {
+      this.place = this.client.tokens.placeOf(this.key)
+    }
+    return this.place
+  }
+
+  private expectsNoMore(place: TokenPlace | undefined): void {
+    if (place !== undefined) place.waiting--
+  }
+
+  private question(
+    mode: 'wait' | 'try',
+    place: TokenPlace | undefined,
+  ): {
     op: 'acquire'
     key: number
     name: string
     permits: number
     mode: 'wait' | 'try'
+    slot: number
   } {
-    return { op: 'acquire', key: this.key, name: this.name, permits: this.permits, mode }
+    const { key, name, permits } = this
+    return { op: 'acquire', key, name, permits, mode, slot: place?.slot ?? NO_SLOT }
   }
 
-  private held(result: unknown): Held {
+  private held(result: unknown, place: TokenPlace | undefined): Held {
     const { request } = result as Extract<AcquireResult, { granted: true }>
-    return new Held(this.name, () => this.client.post({ op: 'release', key: this.key, request }))
+    if (place !== undefined) place.request = request
+    return new Held(this, request, place)
   }
 }
 

@@ -45,6 +45,8 @@ export type Command =
       readonly name: string
       readonly permits: number
       readonly mode: 'wait' | 'try'
+      /** Where its token may stay; token-words.ts. */
+      readonly slot: number
     }
   | { readonly op: 'release'; readonly key: number; readonly request: number }
   | { readonly op: 'cancel'; readonly id: number }
@@ -106,4 +108,6 @@ export interface EngineData {
   readonly port: MessagePort
   /** Its first word counts answers, for threads that wait for one without their event loop. */
   readonly answered: Int32Array
+  /** Where the tokens of locks are, for the program's thread and the engine; token-words.ts. */
+  readonly tokens: Int32Array
 }

@@ -92,7 +92,7 @@ export class Engine implements EngineContext {
       what: string,
       down = !this.members.isUp(rank),
     ): PagemeshError => this.members.errorFor(rank, what, down)
-    this.sync = new Synchronization(this, goneError)
+    this.sync = new Synchronization(this, goneError, data.tokens)
     this.opening = new RegionOpening(
       this,
       {
@@ -272,6 +272,8 @@ export class Engine implements EngineContext {
       case Kind.Release:
       case Kind.Cancel:
       case Kind.SemaphoreReply:
+      case Kind.TokenRecall:
+      case Kind.TokenInUse:
       case Kind.BarrierArrive:
       case Kind.BarrierReply:
         return this.sync.onMessage(kind, from, word)
@@ -560,8 +562,8 @@ export class Engine implements EngineContext {
       case 'barrier':
         return this.sync.arrive(command.id, command.key, command.name)
       case 'acquire': {
-        const { id, key, name, permits, mode } = command
-        return this.sync.acquire(id, key, name, permits, mode)
+        const { id, key, name, permits, mode, slot } = command
+        return this.sync.acquire(id, key, name, permits, mode, slot)
       }
       case 'atomic':
         return this.onWordOperation(command)

@@ -2,17 +2,28 @@ import { PagemeshError } from '../errors.js'
 import { BarrierManager, type BarrierOutcome } from '../protocol/barriers.js'
 import { Kind, SemaphoreAnswer } from '../protocol/messages.js'
 import { SemaphoreManager, type SemaphoreOutcome } from '../protocol/semaphores.js'
+import { NO_SLOT, TokenWords } from '../protocol/token-words.js'
 import type { AcquireResult } from './commands.js'
 import type { EngineContext } from './context.js'
 
 const HIGH = 2 ** 32
+/** How an Acquire asks; messages.ts. */
+const TRIES = 1
+const KEEPS = 2
 
 interface PendingAcquire {
   readonly id: number
   readonly key: number
   readonly name: string
   readonly permits: number
+  readonly slot: number
   cancelled: boolean
+}
+
+/** The permit of a lock, here: in use, or kept. */
+interface Token {
+  readonly request: number
+  readonly slot: number
 }
 
 /**
@@ -24,29 +35,43 @@ export class Synchronization {
   private readonly barriers: BarrierManager
   private readonly acquires = new Map<number, PendingAcquire>()
   private readonly arrivals = new Map<number, { id: number; name: string }>()
+  /** By key: what the keys' managers may recall. */
+  private readonly tokens = new Map<number, Token>()
+  private readonly tokenWords: TokenWords
   private nextRequest = 1
 
   constructor(
     private readonly context: EngineContext,
     /** Why a member that is gone is gone. */
     private readonly goneError: (rank: number, what: string, down?: boolean) => PagemeshError,
+    tokens: Int32Array = new Int32Array(0),
   ) {
+    this.tokenWords = new TokenWords(tokens)
     this.semaphores = new SemaphoreManager((outcome) => this.semaphoreOutcome(outcome))
     this.barriers = new BarrierManager(context.size, (outcome) => this.barrierOutcome(outcome))
   }
 
-  acquire(id: number, key: number, name: string, permits: number, mode: 'wait' | 'try'): void {
+  acquire(
+    id: number,
+    key: number,
+    name: string,
+    permits: number,
+    mode: 'wait' | 'try',
+    slot = NO_SLOT,
+  ): void {
     const request = this.newRequest()
-    this.acquires.set(request, { id, key, name, permits, cancelled: false })
+    this.acquires.set(request, { id, key, name, permits, slot, cancelled: false })
     const manager = this.managerOf(key)
     if (manager === this.context.rank) {
-      this.semaphores.acquire(key, manager, request, permits, mode)
+      this.semaphores.acquire(key, manager, request, permits, mode, slot !== NO_SLOT)
     } else {
-      this.send(manager, Kind.Acquire, key, request, permits, mode === 'try' ? 1 : 0)
+      const how = (mode === 'try' ? TRIES : 0) + (slot === NO_SLOT ? 0 : KEEPS)
+      this.send(manager, Kind.Acquire, key, request, permits, how)
     }
   }
 
   release(key: number, request: number): void {
+    if (this.tokens.get(key)?.request === request) this.tokens.delete(key)
     const manager = this.managerOf(key)
     if (manager === this.context.rank) this.semaphores.release(key, manager, request)
     else this.send(manager, Kind.Release, key, request)
@@ -78,18 +103,28 @@ export class Synchronization {
     const request = word(2)
     switch (kind) {
       case Kind.Acquire:
-        return this.semaphores.acquire(key, from, request, word(3), word(4) === 1 ? 'try' : 'wait')
+        return this.asked(from, key, request, word(3), word(4))
       case Kind.Release:
         return this.semaphores.release(key, from, request)
       case Kind.Cancel:
         return this.semaphores.cancel(key, from, request)
       case Kind.BarrierArrive:
         return this.barriers.arrive(key, from, request)
+      case Kind.TokenInUse:
+        return this.semaphores.inUse(key, from, request)
+      case Kind.TokenRecall:
+        this.checkManages(from, key)
+        return this.recalled(key, request, word(3) === 1)
       case Kind.SemaphoreReply:
         return this.answered(word(0), word(1), word(2))
       default:
         return this.opened(word(0), word(1) === 0, word(2), word(3) === 1)
     }
+  }
+
+  private asked(from: number, key: number, request: number, permits: number, how: number): void {
+    const mode = (how & TRIES) === 0 ? 'wait' : 'try'
+    this.semaphores.acquire(key, from, request, permits, mode, (how & KEEPS) !== 0)
   }
 
   /**
@@ -99,6 +134,8 @@ export class Synchronization {
   leave(error: PagemeshError): void {
     for (const { id } of this.acquires.values()) this.context.fail(id, error)
     this.acquires.clear()
+    for (const { slot } of this.tokens.values()) this.tokenWords.want(slot)
+    this.tokens.clear() // the managers pass them on
     this.memberLeft(this.context.rank)
   }
 
@@ -122,6 +159,8 @@ export class Synchronization {
     for (const { id } of this.arrivals.values()) this.context.fail(id, error)
     this.acquires.clear()
     this.arrivals.clear()
+    // What lies idle here could be taken without asking, and so without hearing of the failure.
+    for (const [key, { request }] of this.tokens) this.recalled(key, request, false)
   }
 
   private newRequest(): number {
@@ -139,19 +178,35 @@ export class Synchronization {
   }
 
   private semaphoreOutcome(outcome: SemaphoreOutcome): void {
+    const { to, request } = outcome
+    if (outcome.kind === 'recall') {
+      const { id, answer } = outcome
+      if (to === this.context.rank) this.recalled(id, request, answer)
+      else this.send(to, Kind.TokenRecall, id, request, answer ? 1 : 0)
+      return
+    }
     const answer = SemaphoreAnswer[outcome.kind]
-    const permits = outcome.kind === 'mismatch' ? outcome.permits : 0
-    if (outcome.to === this.context.rank) this.answered(outcome.request, answer, permits)
-    else
-      this.context.ring.send(
-        outcome.to,
-        Kind.SemaphoreReply,
-        0,
-        0,
-        outcome.request,
-        answer,
-        permits,
-      )
+    const detail = detailOf(outcome)
+    if (to === this.context.rank) this.answered(request, answer, detail)
+    else this.context.ring.send(to, Kind.SemaphoreReply, 0, 0, request, answer, detail)
+  }
+
+  private checkManages(from: number, key: number): void {
+    if (from === this.managerOf(key)) return
+    const what = `rank ${from} recalls the token of semaphore ${key}, which it does not manage`
+    throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', what, { rank: from })
+  }
+
+  /** Others want the permit that this member has by `request`. */
+  private recalled(key: number, request: number, answer: boolean): void {
+    const token = this.tokens.get(key)
+    if (token?.request !== request) return // on its way back
+    const found = this.tokenWords.want(token.slot)
+    if (found === 'free') return this.release(key, request)
+    if (found === 'away' || !answer) return
+    const manager = this.managerOf(key)
+    if (manager === this.context.rank) this.semaphores.inUse(key, manager, request)
+    else this.send(manager, Kind.TokenInUse, key, request)
   }
 
   private barrierOutcome(outcome: BarrierOutcome): void {
@@ -164,7 +219,8 @@ export class Synchronization {
     context.ring.send(to, Kind.BarrierReply, 0, 0, request, broken ? 1 : 0, rank, down ? 1 : 0)
   }
 
-  private answered(request: number, answer: number, permits: number): void {
+  /** `detail` is what the kind of answer says of permits; messages.ts. */
+  private answered(request: number, answer: number, detail: number): void {
     const pending = this.acquires.get(request)
     if (pending === undefined) return // failed meanwhile
     this.acquires.delete(request)
@@ -175,6 +231,7 @@ export class Synchronization {
           this.release(pending.key, request)
           return context.answer(pending.id, { granted: false } satisfies AcquireResult)
         }
+        if (pending.slot !== NO_SLOT) this.keep(pending, request, detail === 1)
         return context.answer(pending.id, { granted: true, request } satisfies AcquireResult)
       case SemaphoreAnswer.refused:
       case SemaphoreAnswer.cancelled:
@@ -184,11 +241,16 @@ export class Synchronization {
           pending.id,
           new PagemeshError(
             'ERR_PAGEMESH_SEMAPHORE_MISMATCH',
-            `'${pending.name}' is in use with ${permits} permit(s), and was asked for here with ` +
+            `'${pending.name}' is in use with ${detail} permit(s), and was asked for here with ` +
               `${pending.permits}: all members must name the same number`,
           ),
         )
     }
+  }
+
+  private keep({ key, slot }: PendingAcquire, request: number, stays: boolean): void {
+    this.tokens.set(key, { request, slot })
+    this.tokenWords.arrived(slot, stays)
   }
 
   private opened(request: number, open: boolean, rank: number, down: boolean): void {
@@ -198,4 +260,9 @@ export class Synchronization {
     if (open) this.context.answer(arrival.id, undefined)
     else this.context.fail(arrival.id, this.goneError(rank, `barrier '${arrival.name}'`, down))
   }
+}
+
+function detailOf(outcome: Exclude<SemaphoreOutcome, { kind: 'recall' }>): number {
+  if (outcome.kind === 'mismatch') return outcome.permits
+  return outcome.kind === 'granted' && outcome.stays ? 1 : 0
 }

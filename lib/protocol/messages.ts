@@ -23,9 +23,13 @@
  * | AtomicRequest | anyone → home | a: request, b: byte in page, c: operation, d: bits, … |
  * | | | … e f: operand, g h: expected |
  * | AtomicReply | home → anyone | a: request, b c: the word before, d: 1 if lost, e: owner |
- * | Acquire | anyone → manager | a b: key, c: request, d: permits, e: 1 to try |
+ * | Acquire | anyone → manager | a b: key, c: request, d: permits, e: 1 to try + 2 if it can … |
+ * | | | … stay there |
  * | Release, Cancel | anyone → manager | a b: key, c: request |
- * | SemaphoreReply | manager → anyone | a: request, b: outcome, c: permits |
+ * | SemaphoreReply | manager → anyone | a: request, b: outcome, c: permits of a mismatch; of … |
+ * | | | … a grant 1 if it may stay |
+ * | TokenRecall | manager → keeper | a b: key, c: request, d: 1 to answer if it is in use |
+ * | TokenInUse | keeper → manager | a b: key, c: request |
  * | BarrierArrive | anyone → manager | a b: key, c: request |
  * | BarrierReply | manager → anyone | a: request, b: 1 if broken, c: by whom, d: 1 if down |
  * | Heartbeat, Leaving | everyone → everyone | |
@@ -55,6 +59,8 @@ export const Kind = {
   Heartbeat: 20,
   Leaving: 21,
   AwaitAlso: 22,
+  TokenRecall: 23,
+  TokenInUse: 24,
   Data: 0x40,
   DataExclusive: 0x41,
   WriteBack: 0x42,

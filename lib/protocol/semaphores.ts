@@ -5,7 +5,13 @@ export type SemaphoreMode = 'wait' | 'try'
 
 /** What the manager of a semaphore tells the member that asked. */
 export type SemaphoreOutcome =
-  | { kind: 'granted'; to: number; request: number }
+  /** `stays`: it may lie idle at its member, since nobody waits for it yet. */
+  | { kind: 'granted'; to: number; request: number; stays: boolean }
+  /**
+   * Others want a permit that may stay: to be given back at once if it lies idle, and else when it
+   * is released. `answer`: to say so (`inUse`) if it is not given back at once.
+   */
+  | { kind: 'recall'; to: number; request: number; id: number; answer: boolean }
   /** A try that found no free permit. */
   | { kind: 'refused'; to: number; request: number }
   /** The waiter was still queued and is gone now. */
@@ -20,18 +26,30 @@ interface Semaphore {
   heldCount: number
   /** In order of arrival: a Set iterates so, and lets a cancel take one out of the middle. */
   readonly waiters: Set<Claim>
+  /** How many of them only try, until the keeper has answered. They came before all others. */
+  tries: number
+  /** The claim that holds the only permit, and may keep it. */
+  keeper: Claim | undefined
 }
 
 interface Claim {
   readonly rank: number
   readonly request: number
   readonly semaphore: Semaphore
+  readonly mode: SemaphoreMode
+  readonly keeps: boolean
   held: boolean
+  /** What the keeper has been told: that others want the permit, and whether it is to answer. */
+  asked: 'nothing' | 'recall' | 'recallAndAnswer'
+  /** It has answered that it uses the permit: it will not lie idle before its release. */
+  inUse: boolean
 }
 
 /**
  * The manager's side of semaphores: strictly first come, first served. A lock is a semaphore of
- * one permit.
+ * one permit, and that one may stay with the member that used it last (to the manager the claim is
+ * held, although nobody is using it) until the manager recalls it. How the member keeps it is its
+ * own business (token-words.ts).
  *
  * Pure: it only calls `emit`, always after its own state is complete.
  * A semaphore exists while it has a holder or a waiter, and costs nothing otherwise.
@@ -56,8 +74,16 @@ export class SemaphoreManager {
    * A member asks for a permit.
    *
    * @param request - unique among the member's requests that are queued or held
+   * @param keeps - whether the member can keep the only permit after it has used it
    */
-  acquire(id: number, from: number, request: number, permits: number, mode: SemaphoreMode): void {
+  acquire(
+    id: number,
+    from: number,
+    request: number,
+    permits: number,
+    mode: SemaphoreMode,
+    keeps = false,
+  ): void {
     if (this.gone.has(from)) return
     if (!Number.isSafeInteger(permits) || permits < 1) {
       throw impossible(id, from, request, `acquire with ${permits} permits`)
@@ -77,17 +103,41 @@ export class SemaphoreManager {
       this.emit({ kind: 'mismatch', to: from, request, permits: existing.permits })
       return
     }
-    const semaphore = existing ?? { id, permits, heldCount: 0, waiters: new Set<Claim>() }
+    const semaphore = existing ?? newSemaphore(id, permits)
     const free = semaphore.heldCount < permits
-    if (!free && mode === 'try') {
+    if (!free && mode === 'try' && !mayLieIdle(semaphore)) {
       this.emit({ kind: 'refused', to: from, request })
       return
     }
-    const claim: Claim = { rank: from, request, semaphore, held: false }
+    const claim: Claim = {
+      ...{ rank: from, request, semaphore, mode, keeps },
+      ...{ held: false, asked: 'nothing', inUse: false },
+    }
     this.semaphores.set(id, semaphore)
     this.remember(claim)
-    if (free) this.grant(claim)
-    else semaphore.waiters.add(claim)
+    if (free) return this.grant(claim)
+    semaphore.waiters.add(claim)
+    if (mode === 'try') semaphore.tries += 1
+    if (semaphore.keeper !== undefined) this.recall(semaphore.keeper, mode)
+  }
+
+  private recall(keeper: Claim, mode: SemaphoreMode): void {
+    const asked = mode === 'try' ? 'recallAndAnswer' : 'recall'
+    if (keeper.asked === 'recallAndAnswer' || keeper.asked === asked) return
+    keeper.asked = asked
+    const { rank: to, request, semaphore } = keeper
+    this.emit({ kind: 'recall', to, request, id: semaphore.id, answer: mode === 'try' })
+  }
+
+  /** The keeper of a permit was asked, and uses it: whoever only tried has failed. */
+  inUse(id: number, from: number, request: number): void {
+    if (this.gone.has(from)) return
+    const claim = this.claims.get(from)?.get(request)
+    if (claim?.asked !== 'recallAndAnswer' || claim.inUse || claim.semaphore.id !== id) {
+      throw impossible(id, from, request, 'an answer to a recall that it was not sent')
+    }
+    claim.inUse = true
+    this.refuseTries(claim.semaphore)
   }
 
   /** A member gives back a permit that it holds by `request`. */
@@ -104,7 +154,7 @@ export class SemaphoreManager {
   cancel(id: number, from: number, request: number): void {
     const claim = this.claims.get(from)?.get(request)
     if (claim === undefined || claim.held || claim.semaphore.id !== id) return
-    claim.semaphore.waiters.delete(claim)
+    this.takeOut(claim)
     this.forget(claim)
     this.emit({ kind: 'cancelled', to: from, request })
   }
@@ -119,7 +169,7 @@ export class SemaphoreManager {
     // Its waiters first, or a permit of its own might be passed on to it.
     for (const claim of claims) {
       if (!claim.held) {
-        claim.semaphore.waiters.delete(claim)
+        this.takeOut(claim)
         this.forget(claim)
       }
     }
@@ -129,17 +179,40 @@ export class SemaphoreManager {
   private giveBack(claim: Claim): void {
     const { semaphore } = claim
     semaphore.heldCount -= 1
+    semaphore.keeper = undefined
     this.forget(claim)
     const next = semaphore.waiters.values().next().value
     if (next === undefined) return
-    semaphore.waiters.delete(next)
+    this.takeOut(next)
     this.grant(next)
+    if (next.held) this.refuseTries(semaphore) // they did not queue, and it is not free any more
+  }
+
+  private takeOut(claim: Claim): void {
+    const { semaphore, mode } = claim
+    semaphore.waiters.delete(claim)
+    if (mode === 'try') semaphore.tries -= 1
+  }
+
+  private refuseTries(semaphore: Semaphore): void {
+    while (semaphore.tries > 0) {
+      const next = semaphore.waiters.values().next().value!
+      this.takeOut(next)
+      this.forget(next)
+      this.emit({ kind: 'refused', to: next.rank, request: next.request })
+    }
   }
 
   private grant(claim: Claim): void {
+    const { semaphore, rank: to, request } = claim
+    const { permits, waiters, tries } = semaphore
     claim.held = true
-    claim.semaphore.heldCount += 1
-    this.emit({ kind: 'granted', to: claim.rank, request: claim.request })
+    semaphore.heldCount += 1
+    const keeps = claim.keeps && permits === 1
+    const stays = keeps && waiters.size === tries
+    if (keeps) semaphore.keeper = claim
+    if (!stays) claim.asked = 'recall' // as good as asked
+    this.emit({ kind: 'granted', to, request, stays })
   }
 
   private remember(claim: Claim): void {
@@ -156,6 +229,15 @@ export class SemaphoreManager {
       this.semaphores.delete(semaphore.id)
     }
   }
+}
+
+function newSemaphore(id: number, permits: number): Semaphore {
+  return { id, permits, heldCount: 0, waiters: new Set<Claim>(), tries: 0, keeper: undefined }
+}
+
+/** Whether its only permit may be unused, as far as the manager knows, and nobody waits for it. */
+function mayLieIdle({ keeper, waiters, tries }: Semaphore): boolean {
+  return keeper !== undefined && !keeper.inUse && waiters.size === tries
 }
 
 function impossible(id: number, from: number, request: number, what: string): PagemeshError {

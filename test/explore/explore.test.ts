@@ -26,6 +26,11 @@ const leastStates: Record<string, number> = {
   lock: 700,
   'lock-leave': 5000,
   'lock-death': 4500,
+  token: 290,
+  'token-cancel': 500,
+  'token-leave': 3000,
+  'token-death': 2500,
+  'token-two': 500,
   barrier: 800,
 }
 const reached = new Set<string>()

@@ -2,14 +2,17 @@ import type { ByteReader, ByteWriter } from './bytes.js'
 import type { SemaphoreState } from './locks-world.js'
 
 export interface Outcome {
-  readonly kind: 'granted' | 'refused' | 'cancelled' | 'mismatch'
+  readonly kind: 'granted' | 'recall' | 'refused' | 'cancelled' | 'mismatch'
   readonly to: number
   readonly request: number
+  readonly stays?: boolean
 }
 
 interface Entry {
   readonly rank: number
   readonly request: number
+  /** It waits for an answer of who may keep the permit, and does not queue. */
+  readonly tries?: boolean
 }
 
 /**
@@ -24,6 +27,8 @@ export class LockReferee {
   constructor(
     manager: SemaphoreState,
     private readonly permits: number,
+    /** Whether the permit lies at a member that does not use it. */
+    private readonly isFree: () => boolean,
     private readonly fail: (why: string, invariant: string) => never,
   ) {
     const { acquire, release, memberGone, emit } = manager
@@ -31,15 +36,20 @@ export class LockReferee {
       this.onOutcome(outcome)
       emit(outcome)
     }
-    manager.acquire = (id, rank, request, wanted, mode) => {
-      if (manager.gone.has(rank)) return acquire.call(manager, id, rank, request, wanted, mode)
+    manager.acquire = (id, rank, request, permits, mode, keeps) => {
+      const ask = (): void => acquire.call(manager, id, rank, request, permits, mode, keeps)
+      if (manager.gone.has(rank)) return ask()
       const asking = { rank, request, mode, answered: false }
       this.asking = asking
-      acquire.call(manager, id, rank, request, wanted, mode)
+      ask()
       this.asking = undefined
       if (asking.answered) return
-      if (mode === 'try') this.fail(`a try of rank ${rank} is not answered`, 'answers are right')
-      this.queue.push({ rank, request })
+      // Who has the only permit may not use it, and is asked: once somebody waits, nobody is.
+      const tries = mode === 'try'
+      if (tries && (this.permits > 1 || this.queue.some((each) => each.tries !== true))) {
+        this.fail(`a try of rank ${rank} is not answered`, 'answers are right')
+      }
+      this.queue.push({ rank, request, tries })
     }
     manager.release = (id, rank, request) => {
       if (!manager.gone.has(rank)) this.held = without(this.held, rank, request)
@@ -59,8 +69,7 @@ export class LockReferee {
       case 'granted':
         return this.onGrant(to, request, isAsking)
       case 'refused':
-        if (isAsking && this.asking!.mode === 'try' && this.held.length === this.permits) return
-        return this.fail(`rank ${to} is refused a permit that is free`, 'no permit is lost')
+        return this.onRefusal(to, request, isAsking)
       case 'cancelled': {
         const left = without(this.queue, to, request)
         if (left.length === this.queue.length) {
@@ -72,8 +81,22 @@ export class LockReferee {
         this.queue = left
         return
       }
+      case 'recall':
+        return
       case 'mismatch':
         this.fail('all ask for the same number of permits', 'answers are right')
+    }
+  }
+
+  private onRefusal(rank: number, request: number, isAsking: boolean): void {
+    const tries = isAsking
+      ? this.asking!.mode === 'try'
+      : this.queue.some((each) => each.tries === true && isOf(each, rank, request))
+    const waits = this.queue.some((each) => each.tries !== true)
+    const isUsed = this.held.length === this.permits && (waits || !this.isFree())
+    this.queue = without(this.queue, rank, request)
+    if (!tries || !isUsed) {
+      this.fail(`rank ${rank} is refused a permit that is free`, 'no permit is lost')
     }
   }
 
@@ -95,6 +118,10 @@ export class LockReferee {
     this.fail(`rank ${first.rank} waits, and a permit is free`, 'no permit is lost')
   }
 
+  hasTries(): boolean {
+    return this.queue.some(({ tries }) => tries === true)
+  }
+
   entries(): readonly Entry[] {
     return [...this.held, ...this.queue]
   }
@@ -109,7 +136,10 @@ export class LockReferee {
     out.put(this.held.length)
     for (const { rank, request } of this.held) claim(rank, request)
     out.put(this.queue.length)
-    for (const { rank, request } of this.queue) claim(rank, request)
+    for (const { rank, request, tries } of this.queue) {
+      claim(rank, request)
+      out.put(tries === true ? 1 : 0)
+    }
   }
 
   clear(): void {
@@ -122,10 +152,13 @@ export class LockReferee {
       this.held.push({ rank: from.take(), request: from.take() })
     }
     for (let count = from.take(); count > 0; count--) {
-      this.queue.push({ rank: from.take(), request: from.take() })
+      const entry = { rank: from.take(), request: from.take() }
+      this.queue.push({ ...entry, tries: from.take() === 1 })
     }
   }
 }
 
+const isOf = (entry: Entry, rank: number, request: number): boolean =>
+  entry.rank === rank && entry.request === request
 const without = (entries: readonly Entry[], rank: number, request: number): Entry[] =>
-  entries.filter((each) => each.rank !== rank || each.request !== request)
+  entries.filter((each) => !isOf(each, rank, request))

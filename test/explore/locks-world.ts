@@ -3,6 +3,7 @@ import { Synchronization } from '../../dist/engine/synchronization.js'
 import { PagemeshError } from '../../dist/errors.js'
 import { Kind } from '../../dist/protocol/messages.js'
 import { HomeMap } from '../../dist/protocol/placement.js'
+import { NO_SLOT, TokenWords } from '../../dist/protocol/token-words.js'
 import type { ByteReader, ByteWriter } from './bytes.js'
 import { KnownFields } from './known-fields.js'
 import { LockReferee, type Outcome } from './lock-referee.js'
@@ -11,7 +12,9 @@ import type { Violation, World } from './world.js'
 
 /**
  * Members that use one semaphore, or one barrier: the real managers of lib/protocol, the real client
- * of lib/engine/synchronization.ts, and channels between them. Rank 0 is the manager.
+ * of lib/engine/synchronization.ts, and channels between them. Rank 0 is the manager. Where tokens
+ * may stay, each member has the word that its program's thread and its engine share, and what the
+ * thread does to it (lib/api/lock-tokens.ts) is a step of its own.
  */
 
 export interface LocksWorldOptions {
@@ -22,6 +25,8 @@ export interface LocksWorldOptions {
   readonly slots?: number
   readonly tries?: boolean
   readonly cancels?: boolean
+  /** Whether the token of the lock stays where it was used. */
+  readonly keeps?: boolean
   /** How many members may leave, and how many may die. */
   readonly leaves?: number
   readonly deaths?: number
@@ -38,6 +43,8 @@ export interface LockSabotage {
   readonly forgetsCancel?: boolean
   /** Members that leave go on waiting for a permit. */
   readonly keepsWaiting?: boolean
+  /** The program keeps a lock that it waits for elsewhere, and takes it again. */
+  readonly overtakes?: boolean
 }
 
 export interface LockMessage {
@@ -50,7 +57,7 @@ export interface LockMessage {
 export type LockChoice =
   | { readonly do: 'acquire' | 'try' | 'cancel' | 'release' | 'arrive'; at: number; slot: number }
   | { readonly do: 'deliver'; at: number; from: number }
-  | { readonly do: 'leave' | 'kill'; at: number }
+  | { readonly do: 'leave' | 'kill' | 'giveAway'; at: number }
   | { readonly do: 'noticeDown'; at: number; down: number }
 
 const BEGINNINGS: ReadonlySet<string> = new Set([
@@ -60,6 +67,9 @@ const KEY = 0 // managed by rank 0
 const KIND_NAMES = new Map(Object.entries(Kind).map(([name, kind]) => [kind as number, name]))
 const SLOT_STATES = ['idle', 'asked', 'cancelled', 'holding', 'arrived'] as const
 const STANDINGS = ['up', 'left', 'dead'] as const
+const ASKED = ['nothing', 'recall', 'recallAndAnswer'] as const
+/** Token words that are free; lib/protocol/token-words.ts. */
+const FREE = 1
 
 export interface Slot {
   state: (typeof SLOT_STATES)[number]
@@ -72,19 +82,28 @@ interface Claim {
   request: number
   semaphore: Semaphore
   held: boolean
+  mode: 'wait' | 'try'
+  keeps: boolean
+  asked: (typeof ASKED)[number]
+  inUse: boolean
 }
 interface Semaphore {
   id: number
   permits: number
   heldCount: number
   waiters: Set<Claim>
+  tries: number
+  keeper: Claim | undefined
 }
 /** What is private in the real code. */
 export interface SyncState {
   acquires: Map<
     number,
-    { id: number; key: number; name: string; permits: number; cancelled: boolean }
+    { id: number; key: number; name: string; permits: number; slot: number; cancelled: boolean }
   >
+  tokens: Map<number, { request: number; slot: number }>
+  tokenWords: TokenWords
+  recalled: (key: number, request: number, answer: boolean) => void
   arrivals: Map<number, { id: number; name: string }>
   nextRequest: number
   semaphores: SemaphoreState
@@ -95,10 +114,21 @@ export interface SemaphoreState {
   semaphores: Map<number, Semaphore>
   claims: Map<number, Map<number, Claim>>
   gone: Set<number>
-  acquire: (id: number, from: number, request: number, permits: number, mode: string) => void
+  acquire: (
+    ...args: [
+      id: number,
+      from: number,
+      request: number,
+      permits: number,
+      mode: string,
+      keeps?: boolean,
+    ]
+  ) => void
   release: (id: number, from: number, request: number) => void
   cancel: (id: number, from: number, request: number) => void
+  inUse: (id: number, from: number, request: number) => void
   memberGone: (rank: number) => void
+  recall: (keeper: Claim, mode: string) => void
   giveBack: (claim: Claim) => void
   grant: (claim: Claim) => void
   forget: (claim: Claim) => void
@@ -112,7 +142,10 @@ export interface BarrierState {
   open: (id: number, barrier: { arrived: Map<number, number> }) => void
 }
 const KNOWN = {
-  sync: ['context', 'goneError', 'semaphores', 'barriers', 'acquires', 'arrivals', 'nextRequest'],
+  sync: [
+    ...['context', 'goneError', 'semaphores', 'barriers', 'acquires', 'arrivals', 'nextRequest'],
+    ...['tokens', 'tokenWords'],
+  ],
   semaphores: ['emit', 'semaphores', 'claims', 'gone'],
   barriers: ['size', 'emit', 'barriers', 'gone'],
 }
@@ -134,8 +167,11 @@ export class LockMember {
   /** Barriers: how many generations it has begun, and how many have opened for it. */
   begun = 0
   opened = 0
+  /** What the program has told its engine to give away, and it has not heard yet. */
+  givingAway = 0
   readonly slots: Slot[]
   readonly sync: Synchronization
+  readonly words = new TokenWords(new Int32Array(1))
 
   constructor(
     private readonly world: LocksWorld,
@@ -158,11 +194,48 @@ export class LockMember {
       context as unknown as EngineContext,
       (gone, what) =>
         new PagemeshError('ERR_PAGEMESH_MEMBER_DOWN', `${what}: ${gone}`, { rank: gone }),
+      this.words.words,
     )
   }
 
   get state(): SyncState {
     return this.sync as unknown as SyncState
+  }
+
+  /** Some permit is here by what the member's word says, whoever has it. */
+  get hasToken(): boolean {
+    return !this.words.isAway(0)
+  }
+
+  /** As lib/api/lock-tokens.ts: nothing of this member's own may be overtaken. */
+  takeHere(slot: Slot): boolean {
+    const waits = this.slots.some(({ state }) => state === 'asked' || state === 'cancelled')
+    if (waits && this.world.options.sabotage?.overtakes !== true) return false
+    if (!this.words.take(0)) return false
+    const request = this.state.tokens.get(KEY)?.request
+    if (request === undefined || waits) {
+      this.world.fail(
+        waits
+          ? `rank ${this.rank} takes the lock again, and has asked for it before`
+          : `rank ${this.rank} takes a token that its engine does not know of`,
+        'first come, first served',
+      )
+    }
+    Object.assign(slot, { state: 'holding', request })
+    return true
+  }
+
+  letGo(slot: Slot): void {
+    const waits = this.slots.some(({ state }) => state === 'asked' || state === 'cancelled')
+    slot.state = 'idle'
+    if (this.world.options.keeps !== true) this.release(slot.request)
+    else if (waits && this.world.options.sabotage?.overtakes !== true) this.words.letGoForGood(0)
+    else if (this.words.letGo(0)) return
+    if (this.world.options.keeps === true) this.givingAway = slot.request
+  }
+
+  release(request: number): void {
+    if (!this.failed) this.sync.release(KEY, request)
   }
 
   private answered(id: number, value: unknown): void {
@@ -226,7 +299,12 @@ export class LocksWorld implements World<LockChoice> {
     }
     options.mutate?.(this)
     const fail = (why: string, invariant: string): never => this.fail(why, invariant)
-    this.referee = new LockReferee(this.members[0].state.semaphores, options.permits ?? 1, fail)
+    this.referee = new LockReferee(
+      this.members[0].state.semaphores,
+      options.permits ?? 1,
+      () => this.tokenIsFree(),
+      fail,
+    )
   }
 
   fail(why: string, invariant: string): never {
@@ -240,6 +318,10 @@ export class LocksWorld implements World<LockChoice> {
       this.channelOf(each.from, each.to).push(each)
       this.trace?.push(`    sent ${describe(each)}`)
     }
+  }
+
+  private get slot(): number {
+    return this.options.keeps === true ? 0 : NO_SLOT
   }
 
   private channelOf(from: number, to: number): LockMessage[] {
@@ -256,7 +338,8 @@ export class LocksWorld implements World<LockChoice> {
         if (isDown && (down & (1 << from)) === 0) found.push({ do: 'noticeDown', at, down: from })
       }
       if (this.deathsLeft > 0) found.push({ do: 'kill', at })
-      if (standing === 'up') this.ownChoices(this.members[at], failed, found)
+      if (this.members[at].givingAway !== 0) found.push({ do: 'giveAway', at })
+      else if (standing === 'up') this.ownChoices(this.members[at], failed, found)
     }
     return found
   }
@@ -300,9 +383,12 @@ export class LocksWorld implements World<LockChoice> {
     switch (choice.do) {
       case 'acquire':
       case 'try': {
-        member.slots[choice.slot].state = 'asked'
+        const { keeps = false } = this.options
+        const slot = member.slots[choice.slot]
+        if (keeps && member.takeHere(slot)) return
+        slot.state = 'asked'
         const mode = choice.do === 'try' ? 'try' : 'wait'
-        return member.sync.acquire(choice.slot, KEY, 'a lock', permits, mode)
+        return member.sync.acquire(choice.slot, KEY, 'a lock', permits, mode, this.slot)
       }
       case 'cancel':
         member.slots[choice.slot].state = 'cancelled'
@@ -311,11 +397,12 @@ export class LocksWorld implements World<LockChoice> {
           for (const pending of member.state.acquires.values()) pending.cancelled = false
         }
         return
-      case 'release': {
-        const slot = member.slots[choice.slot]
-        slot.state = 'idle'
-        if (!member.failed) member.sync.release(KEY, slot.request)
-        return
+      case 'release':
+        return member.letGo(member.slots[choice.slot])
+      case 'giveAway': {
+        const request = member.givingAway
+        member.givingAway = 0
+        return member.release(request)
       }
       case 'arrive':
         member.slots[choice.slot].state = 'arrived'
@@ -329,6 +416,7 @@ export class LocksWorld implements World<LockChoice> {
       case 'kill':
         this.deathsLeft--
         member.standing = 'dead'
+        member.givingAway = 0
         for (const { rank } of this.members) this.channelOf(rank, member.rank).length = 0
         return
       case 'noticeDown':
@@ -351,6 +439,7 @@ export class LocksWorld implements World<LockChoice> {
     if (this.options.sabotage?.keepsWaiting === true) member.sync.memberLeft(member.rank)
     else member.sync.leave(error)
     for (const slot of member.slots) slot.state = 'idle'
+    member.words.letGoForGood(0) // lib/api/lock-tokens.ts takes nothing any more
     for (const { rank } of this.members) {
       const send = rank !== member.rank && (member.down & (1 << rank)) === 0
       if (send) this.post({ from: member.rank, to: rank, kind: Kind.Leaving, words: [] })
@@ -378,6 +467,7 @@ export class LocksWorld implements World<LockChoice> {
       const who = holders.map(({ rank }) => rank).join(' and ')
       this.fail(`ranks ${who} hold ${count} of ${permits} permits`, 'mutual exclusion')
     }
+    this.checkTokens()
     for (const channel of this.channels) {
       if (channel.length > this.longestChannel) this.longestChannel = channel.length
     }
@@ -389,6 +479,29 @@ export class LocksWorld implements World<LockChoice> {
       )
     }
     this.referee.check()
+  }
+
+  private checkTokens(): void {
+    if (this.options.keeps !== true) return
+    const heedless = this.members.find(({ failed, words }) => failed && words.words[0] === FREE)
+    if (heedless !== undefined) {
+      const why = `rank ${heedless.rank} knows of a death, and its program can still take the lock`
+      this.fail(why, 'answers are right')
+    }
+    const isQuiet =
+      this.channels.every((channel) => channel.length === 0) &&
+      this.members.every((each) => each.standing !== 'dead' && each.givingAway === 0)
+    if (isQuiet && this.referee.hasTries()) {
+      this.fail('a try waits until the lock is released', 'a try does not wait')
+    }
+    const having = this.members.filter(({ hasToken }) => hasToken)
+    if (having.length <= 1) return
+    this.fail(`ranks ${having.map(({ rank }) => rank).join(' and ')} have a token`, 'one token')
+  }
+
+  /** Whether the token lies somewhere, and nobody has it. */
+  tokenIsFree(): boolean {
+    return this.members.some(({ words }) => words.words[0] === FREE)
   }
 
   checkRest(): Violation | undefined {
@@ -420,8 +533,13 @@ export class LocksWorld implements World<LockChoice> {
     }
     const manager = this.members[0]
     if (manager.standing === 'dead' || this.members.some(({ failed }) => failed)) return
-    if (manager.state.semaphores.semaphores.size > 0) {
+    const keeper = manager.state.semaphores.semaphores.get(KEY)?.keeper
+    const isKept = keeper !== undefined && this.members[keeper.rank].words.words[0] === FREE
+    if (!isKept && manager.state.semaphores.semaphores.size > 0) {
       this.fail('the manager counts a permit as held, and nobody holds it', 'no permit is lost')
+    }
+    if (keeper === undefined && this.tokenIsFree()) {
+      this.fail('a token lies somewhere, and the manager does not know of it', 'one token')
     }
   }
 
@@ -451,8 +569,9 @@ export class LocksWorld implements World<LockChoice> {
   }
 
   picture(): string {
-    const lines = this.members.map(({ rank, standing, slots }) => {
-      return `rank ${rank} (${standing}): ${slots.map(({ state }) => state).join(', ')}`
+    const lines = this.members.map(({ rank, standing, slots, words }) => {
+      const token = this.options.keeps === true ? `; token word ${words.words[0]}` : ''
+      return `rank ${rank} (${standing}): ${slots.map(({ state }) => state).join(', ')}${token}`
     })
     lines.push(this.referee.picture())
     for (const channel of this.channels) {
@@ -485,10 +604,12 @@ export class LocksWorld implements World<LockChoice> {
   /** For each member its requests that anybody still knows, as their place in order. */
   private requestNumbers(): Map<number, number>[] {
     const known = this.members.map(() => new Set<number>())
-    for (const { rank, state, slots } of this.members) {
+    for (const { rank, state, slots, givingAway } of this.members) {
       for (const request of state.acquires.keys()) known[rank].add(request)
       for (const request of state.arrivals.keys()) known[rank].add(request)
       for (const slot of slots) if (slot.state === 'holding') known[rank].add(slot.request)
+      for (const { request } of state.tokens.values()) known[rank].add(request)
+      if (givingAway !== 0) known[rank].add(givingAway)
     }
     for (const channel of this.channels) {
       for (const message of channel) {
@@ -524,6 +645,7 @@ export class LocksWorld implements World<LockChoice> {
     out.put(to.bits[member.down])
     out.put(member.begun - least)
     out.put(member.opened - least)
+    out.put(member.words.words[0])
     for (const slot of slots) {
       out.put(SLOT_STATES.indexOf(slot.state))
       out.put(slot.state === 'holding' ? number.get(slot.request)! : 0)
@@ -534,6 +656,10 @@ export class LocksWorld implements World<LockChoice> {
       out.put(number.get(request)!)
       out.put(2 * id + (cancelled ? 1 : 0))
     }
+    // Whatever has a permit by itself is a token to its engine, also where none may stay.
+    const token = state.tokens.get(KEY)
+    out.put(token === undefined ? 0 : number.get(token.request)!)
+    out.put(member.givingAway === 0 ? 0 : number.get(member.givingAway)!)
     out.put(state.arrivals.size)
     for (const [request, { id }] of state.arrivals) {
       out.put(number.get(request)!)
@@ -562,13 +688,17 @@ export class LocksWorld implements World<LockChoice> {
       (one, other) => to.rank[one.rank] - to.rank[other.rank] || one.request - other.request,
     )
     out.put(held.length)
-    for (const { rank, request } of held) claim(rank, request)
+    for (const each of held) {
+      claim(each.rank, each.request)
+      out.put(2 * ASKED.indexOf(each.asked) + (each.inUse ? 1 : 0))
+    }
     // Of those that are queued, what the table of claims says, and what the queue says.
     const waiters = semaphore === undefined ? [] : [...semaphore.waiters]
     out.put(waiters.length)
     for (const each of waiters) {
       claim(each.rank, each.request)
-      out.put(semaphores.claims.get(each.rank)?.get(each.request) === each ? 1 : 0)
+      const known = semaphores.claims.get(each.rank)?.get(each.request) === each
+      out.put((known ? 1 : 0) + (each.mode === 'try' ? 2 : 0))
     }
     const barrier = barriers.barriers.get(KEY)
     out.put(barrier === undefined ? 0xff : barrier.arrived.size)
@@ -609,21 +739,28 @@ export class LocksWorld implements World<LockChoice> {
     member.down = from.take()
     member.begun = from.take()
     member.opened = from.take()
+    member.words.words[0] = from.take()
     for (const slot of slots) {
       slot.state = SLOT_STATES[from.take()]
       slot.request = from.take()
     }
     state.acquires.clear()
     state.arrivals.clear()
+    state.tokens.clear()
+    member.givingAway = 0
     if (member.standing === 'dead') return
     for (let count = from.take(); count > 0; count--) {
       const request = from.take()
       const flags = from.take()
       state.acquires.set(request, {
         ...{ id: flags >> 1, key: KEY, name: 'a lock', permits: this.options.permits ?? 1 },
+        slot: this.slot,
         cancelled: (flags & 1) === 1,
       })
     }
+    const request = from.take()
+    if (request !== 0) state.tokens.set(KEY, { request, slot: this.slot })
+    member.givingAway = from.take()
     for (let count = from.take(); count > 0; count--) {
       const request = from.take()
       state.arrivals.set(request, { id: from.take(), name: 'a barrier' })
@@ -644,20 +781,34 @@ export class LocksWorld implements World<LockChoice> {
     const heldCount = from.take()
     const semaphore: Semaphore = {
       ...{ id: KEY, permits: this.options.permits ?? 1, heldCount, waiters: new Set<Claim>() },
+      ...{ tries: 0, keeper: undefined },
     }
     if (heldCount !== 0xff) semaphores.semaphores.set(KEY, semaphore)
     const readClaim = (held: boolean): Claim => {
-      return { rank: from.take(), request: from.take(), semaphore, held }
+      const names = { rank: from.take(), request: from.take(), semaphore }
+      const keeps = this.options.keeps === true
+      return { ...names, keeps, held, mode: 'wait', asked: 'nothing', inUse: false }
     }
     const remember = (claim: Claim): void => {
       const ofMember = semaphores.claims.get(claim.rank) ?? new Map<number, Claim>()
       semaphores.claims.set(claim.rank, ofMember.set(claim.request, claim))
     }
-    for (let count = from.take(); count > 0; count--) remember(readClaim(true))
+    for (let count = from.take(); count > 0; count--) {
+      const claim = readClaim(true)
+      const said = from.take()
+      claim.asked = ASKED[said >> 1]
+      claim.inUse = (said & 1) === 1
+      remember(claim)
+      if (claim.keeps) semaphore.keeper = claim
+    }
     for (let count = from.take(); count > 0; count--) {
       const claim = readClaim(false)
       semaphore.waiters.add(claim)
-      if (from.take() === 1) remember(claim)
+      const flags = from.take()
+      if ((flags & 1) === 1) remember(claim)
+      if ((flags & 2) === 0) continue
+      claim.mode = 'try'
+      semaphore.tries++
     }
     this.readBarrier(from)
     this.referee.read(from)
@@ -685,7 +836,7 @@ function requestPlace(kind: number): number | undefined {
   return kind === Kind.SemaphoreReply || kind === Kind.BarrierReply ? 0 : 2
 }
 const requester = ({ from, to, kind }: LockMessage): number =>
-  requestPlace(kind) === 0 ? to : from
+  requestPlace(kind) === 0 || kind === Kind.TokenRecall ? to : from
 
 function writeMessage(
   message: LockMessage,

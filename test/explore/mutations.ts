@@ -7,6 +7,7 @@ import { Kind } from '../../dist/protocol/messages.js'
 import type { PageQueues } from '../../dist/protocol/page-queues.js'
 import { PageEvent, PageState } from '../../dist/protocol/page-table.js'
 import type { PageWords } from '../../dist/protocol/page-words.js'
+import type { TokenWords } from '../../dist/protocol/token-words.js'
 import type { Cluster, ClusterOptions, Member, Sabotage } from '../protocol/support/cluster.js'
 import { cases } from '../protocol/support/sabotage.js'
 import type { BarrierState, LockSabotage, LocksWorld, SemaphoreState } from './locks-world.js'
@@ -343,6 +344,13 @@ const inManager =
   ({ members }) =>
     change(members[0].state)
 
+const inWords =
+  (change: (words: TokenWords) => void): ((world: LocksWorld) => void) =>
+  ({ members }) => {
+    // The same words for both sides, as the methods are changed.
+    for (const { state, words } of members) change((state.tokenWords = words))
+  }
+
 const inLocks: Mutation[] = [
   {
     name: 'the last to come is the first to be granted a permit',
@@ -438,6 +446,158 @@ const inLocks: Mutation[] = [
     locks: {
       sabotage: { send: (message) => (message.kind === Kind.Release ? [] : [message]) },
     },
+  },
+  {
+    name: 'a recall of a token is lost',
+    space: 'token',
+    locks: {
+      sabotage: { send: (message) => (message.kind === Kind.TokenRecall ? [] : [message]) },
+    },
+  },
+  {
+    name: 'a token that lies idle is given away, and stays',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        const want = words.want.bind(words)
+        words.want = (slot) => {
+          const found = want(slot)
+          if (found === 'free') words.words[slot] = 1
+          return found
+        }
+      }),
+    },
+  },
+  {
+    name: 'a token in use is given away when it is recalled',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        const want = words.want.bind(words)
+        words.want = (slot) => (want(slot) === 'away' ? 'away' : 'free')
+      }),
+    },
+  },
+  {
+    name: 'a recall of a token in use is forgotten',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        const want = words.want.bind(words)
+        words.want = (slot) => {
+          const found = want(slot)
+          if (found === 'used') words.arrived(slot, true)
+          return found
+        }
+      }),
+    },
+  },
+  {
+    name: 'a program keeps a token that others want',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        words.letGo = (slot) => {
+          words.words[slot] = 1
+          return true
+        }
+      }),
+    },
+  },
+  {
+    name: 'a grant does not tell that others wait',
+    space: 'token',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        const { emit } = semaphores
+        semaphores.emit = (outcome) => {
+          emit(outcome.kind === 'granted' ? { ...outcome, stays: true } : outcome)
+        }
+      }),
+    },
+  },
+  {
+    name: 'who uses a token does not answer a try',
+    space: 'token',
+    locks: {
+      sabotage: { send: (message) => (message.kind === Kind.TokenInUse ? [] : [message]) },
+    },
+  },
+  {
+    name: 'a try is refused without asking who keeps the token',
+    space: 'token',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        const grant = semaphores.grant.bind(semaphores)
+        semaphores.grant = (claim) => {
+          claim.inUse = true
+          grant(claim)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a member that leaves keeps its token',
+    space: 'token-leave',
+    locks: {
+      mutate: ({ members }) => {
+        for (const { sync, state, words } of members) {
+          const leave = sync.leave.bind(sync)
+          sync.leave = (error) => {
+            state.tokens.clear()
+            leave(error)
+          }
+          words.letGoForGood = () => undefined
+        }
+      },
+    },
+  },
+  {
+    name: 'a token that a member kept when it left is lost',
+    space: 'token-leave',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        semaphores.memberGone = (rank) => void semaphores.gone.add(rank)
+      }),
+    },
+  },
+  {
+    name: 'who has heard of a death can still take the lock',
+    space: 'token-death',
+    locks: {
+      mutate: ({ members }) => {
+        for (const { sync, state } of members) {
+          const failAll = sync.failAll.bind(sync)
+          sync.failAll = (error) => {
+            const kept = new Map(state.tokens)
+            state.tokens.clear()
+            failAll(error)
+            for (const [key, each] of kept) state.tokens.set(key, each)
+          }
+        }
+      },
+    },
+  },
+  {
+    name: 'a token of which a survivor lets go when somebody dies is lost',
+    space: 'token-death',
+    locks: {
+      mutate: ({ members }) => {
+        for (const { sync, words } of members) {
+          const failAll = sync.failAll.bind(sync)
+          sync.failAll = (error) => {
+            const before = words.words[0]
+            failAll(error)
+            words.words[0] = before
+          }
+        }
+      },
+    },
+  },
+  {
+    name: 'a program overtakes what it has asked for itself',
+    space: 'token-two',
+    locks: { sabotage: { overtakes: true } },
   },
   {
     name: 'a barrier opens when one has not arrived',

@@ -62,7 +62,8 @@ function locks(
     new LocksWorld({
       members: 3,
       // Each request: itself, its cancellation, its release; and the notice that a member leaves.
-      mostInChannel: 4 * (options.slots ?? 1) + 1,
+      // Of a lock that stays, also two recalls for each of two grants.
+      mostInChannel: (options.keeps === true ? 6 : 4) * (options.slots ?? 1) + 1,
       ...options,
       sabotage: mutation?.locks?.sabotage,
       mutate: mutation?.locks?.mutate,
@@ -72,6 +73,7 @@ function locks(
 }
 
 const short = { short: true }
+const token = { use: 'semaphore', keeps: true } as const
 const hold = { holdGranted: (): boolean => true }
 export const spaces: readonly Space[] = [
   pages('3x1', 'reads, writes, read-modify-writes', { modifies: true }, short),
@@ -154,12 +156,36 @@ export const spaces: readonly Space[] = [
     { use: 'semaphore', tries: true, cancels: true, deaths: 1 },
     short,
   ),
+  locks(
+    'token',
+    'the token of a lock stays where it was used: acquire, try, release',
+    { ...token, tries: true },
+    short,
+  ),
+  locks(
+    'token-cancel',
+    'and cancel, two members',
+    { ...token, members: 2, tries: true, cancels: true },
+    short,
+  ),
+  locks('token-fair', 'no acquire starves', token, { short: true, fair: true }),
+  locks('token-leave', 'and a member leaves', { ...token, tries: true, leaves: 1 }, short),
+  locks('token-death', 'and a member dies', { ...token, tries: true, deaths: 1 }, short),
+  locks(
+    'token-two',
+    'two members, two requests of each',
+    { ...token, members: 2, slots: 2 },
+    short,
+  ),
   locks('barrier', 'two arrivals ahead', { use: 'barrier', slots: 2 }, short),
   locks('barrier-leave', 'and a member leaves', { use: 'barrier', slots: 2, leaves: 1 }, short),
   locks('barrier-death', 'and a member dies', { use: 'barrier', slots: 2, deaths: 1 }, short),
 
   locks('semaphore', 'two permits, two requests of each member, one leaves', {
     ...{ use: 'semaphore', permits: 2, slots: 2, leaves: 1 },
+  }),
+  locks('token-most', 'acquire, try, cancel, release of a token', {
+    ...{ ...token, tries: true, cancels: true },
   }),
   pages('3x1-most', 'modifies, direct, discards, one dies', {
     ...{ modifies: true, direct: true, discards: 'copies', deaths: 1 },

@@ -3,9 +3,17 @@ import { SemaphoreManager, type SemaphoreOutcome } from '../../dist/protocol/sem
 
 const lock = 2 ** 51 + 3
 
-function make(): { manager: SemaphoreManager; take: () => SemaphoreOutcome[] } {
-  const outcomes: SemaphoreOutcome[] = []
-  const manager = new SemaphoreManager((outcome) => outcomes.push(outcome))
+type Told = Exclude<SemaphoreOutcome, { kind: 'granted' }> | Granted
+type Granted = Omit<Extract<SemaphoreOutcome, { kind: 'granted' }>, 'stays'> & { stays?: true }
+
+/** What the manager says; of a grant whether it stays only if it does. */
+function make(): { manager: SemaphoreManager; take: () => Told[] } {
+  const outcomes: Told[] = []
+  const manager = new SemaphoreManager((outcome) => {
+    if (outcome.kind !== 'granted') return outcomes.push(outcome)
+    const { stays, ...granted } = outcome
+    return outcomes.push(stays ? { ...granted, stays } : granted)
+  })
   return { manager, take: () => outcomes.splice(0) }
 }
 
@@ -184,6 +192,115 @@ t.test('what a gone member had sent is dropped', async (t) => {
   manager.acquire(1, 0, 2, 1, 'wait')
   t.strictSame(take(), [])
   t.equal(manager.semaphoreCount, 0)
+})
+
+t.test('a permit that stays is recalled once, when somebody waits for it', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait', true)
+  t.strictSame(take(), [{ kind: 'granted', to: 0, request: 1, stays: true }])
+  manager.acquire(lock, 1, 1, 1, 'wait', true)
+  t.strictSame(take(), [{ kind: 'recall', to: 0, request: 1, id: lock, answer: false }])
+  manager.acquire(lock, 2, 1, 1, 'wait', true)
+  t.strictSame(take(), [], 'it has been told')
+  manager.release(lock, 0, 1)
+  t.strictSame(take(), [{ kind: 'granted', to: 1, request: 1 }], 'rank 2 waits: it may not stay')
+  manager.acquire(lock, 0, 2, 1, 'wait', true)
+  t.strictSame(take(), [], 'and so no recall is needed')
+  manager.release(lock, 1, 1)
+  manager.cancel(lock, 0, 2)
+  t.strictSame(take(), [
+    { kind: 'granted', to: 2, request: 1 },
+    { kind: 'cancelled', to: 0, request: 2 },
+  ])
+  manager.release(lock, 2, 1)
+  t.equal(manager.semaphoreCount, 0)
+})
+
+t.test('only the permit of a lock whose holder can keep it stays', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait')
+  manager.acquire(lock, 1, 1, 1, 'wait', true)
+  manager.acquire(5, 0, 2, 2, 'wait', true)
+  manager.acquire(5, 1, 2, 2, 'wait', true)
+  manager.acquire(5, 2, 1, 2, 'wait', true)
+  t.strictSame(take(), [
+    { kind: 'granted', to: 0, request: 1 },
+    { kind: 'granted', to: 0, request: 2 },
+    { kind: 'granted', to: 1, request: 2 },
+  ])
+  manager.release(lock, 0, 1)
+  t.strictSame(take(), [{ kind: 'granted', to: 1, request: 1, stays: true }])
+})
+
+t.test('a try asks whoever keeps the permit', async (t) => {
+  const { manager, take } = make()
+  const recall = { kind: 'recall', to: 0, request: 1, id: lock, answer: true }
+  manager.acquire(lock, 0, 1, 1, 'wait', true)
+  take()
+  manager.acquire(lock, 1, 1, 1, 'try', true)
+  manager.acquire(lock, 2, 1, 1, 'try', true)
+  t.strictSame(take(), [recall], 'one question for all of them')
+  manager.release(lock, 0, 1)
+  t.strictSame(take(), [
+    { kind: 'granted', to: 1, request: 1, stays: true },
+    { kind: 'refused', to: 2, request: 1 },
+  ])
+  manager.acquire(lock, 0, 1, 1, 'try', true)
+  take()
+  manager.inUse(lock, 1, 1)
+  t.strictSame(take(), [{ kind: 'refused', to: 0, request: 1 }])
+  manager.acquire(lock, 0, 1, 1, 'try', true)
+  t.strictSame(take(), [{ kind: 'refused', to: 0, request: 1 }], 'it cannot lie idle any more')
+  manager.release(lock, 1, 1)
+  t.equal(manager.semaphoreCount, 0)
+})
+
+t.test('a try does not queue, and who queues makes tries fail', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait', true)
+  manager.acquire(lock, 1, 1, 1, 'try', true)
+  manager.acquire(lock, 2, 1, 1, 'wait', true)
+  take()
+  manager.acquire(lock, 1, 2, 1, 'try', true)
+  t.strictSame(take(), [{ kind: 'refused', to: 1, request: 2 }], 'somebody waits')
+  manager.inUse(lock, 0, 1)
+  t.strictSame(take(), [{ kind: 'refused', to: 1, request: 1 }])
+  manager.release(lock, 0, 1)
+  t.strictSame(take(), [{ kind: 'granted', to: 2, request: 1, stays: true }])
+})
+
+t.test('a recall for a waiter that gave up is followed by a question for a try', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait', true)
+  manager.acquire(lock, 1, 1, 1, 'wait', true)
+  manager.cancel(lock, 1, 1)
+  take()
+  manager.acquire(lock, 2, 1, 1, 'try', true)
+  t.strictSame(take(), [{ kind: 'recall', to: 0, request: 1, id: lock, answer: true }])
+  manager.memberGone(2)
+  manager.inUse(lock, 0, 1)
+  t.strictSame(take(), [])
+  manager.memberGone(0)
+  t.equal(manager.semaphoreCount, 0)
+})
+
+t.test('an answer that was not asked for is a protocol error', async (t) => {
+  const { manager, take } = make()
+  const named = { code: 'ERR_PAGEMESH_PROTOCOL', rank: 0, message: /recall/ }
+  t.throws(() => manager.inUse(lock, 0, 1), named, 'no such claim')
+  manager.acquire(lock, 0, 1, 1, 'wait', true)
+  t.throws(() => manager.inUse(lock, 0, 1), named, 'not asked')
+  manager.acquire(lock, 1, 1, 1, 'wait', true)
+  t.throws(() => manager.inUse(lock, 0, 1), named, 'told, but not asked')
+  manager.cancel(lock, 1, 1)
+  manager.acquire(lock, 1, 2, 1, 'try', true)
+  t.throws(() => manager.inUse(lock + 1, 0, 1), named, 'another lock')
+  take()
+  manager.inUse(lock, 0, 1)
+  t.throws(() => manager.inUse(lock, 0, 1), named, 'twice')
+  manager.memberGone(0)
+  manager.inUse(lock, 0, 1)
+  t.strictSame(take(), [{ kind: 'refused', to: 1, request: 2 }])
 })
 
 t.test('emit may call back', async (t) => {

@@ -1,3 +1,4 @@
+import { LockTokens, type TokenPlace } from '../../dist/api/lock-tokens.js'
 import type { PagemeshError } from '../../dist/errors.js'
 import type { AcquireResult } from '../../dist/engine/commands.js'
 import type { EngineContext } from '../../dist/engine/context.js'
@@ -15,6 +16,7 @@ import {
   stateName,
 } from '../../dist/protocol/page-table.js'
 import type { CoherenceSink } from '../../dist/protocol/sink.js'
+import { NO_SLOT, TOKEN_SLOTS } from '../../dist/protocol/token-words.js'
 import type { Message } from './message.js'
 import { describe, isPageKind } from './message.js'
 import type { Program, Result, Step } from './programs.js'
@@ -50,6 +52,8 @@ export interface Thread {
   faulted: boolean
   hop: number
   step: Step
+  /** Where the token of the lock is that it has, or asks for. */
+  place?: TokenPlace | undefined
 }
 
 type Task = () => void
@@ -89,6 +93,9 @@ export class Member implements CoherenceSink {
   readonly frames: Float64Array
   readonly coherence: RegionCoherence
   readonly sync: Synchronization
+  /** Of the program's threads, which all belong to one thread of the real API. */
+  private readonly tokens: LockTokens
+  private readonly tokenWords: Int32Array
   readonly threads: Thread[] = []
   failure: PagemeshError | undefined
   private readonly directory: Uint32Array
@@ -127,9 +134,14 @@ export class Member implements CoherenceSink {
       directory,
       sink: this,
     })
-    this.sync = new Synchronization(this.context(), (gone, what, down = true) =>
-      this.members.errorFor(gone, what, down),
+    const words = new Int32Array(TOKEN_SLOTS)
+    this.tokenWords = words
+    this.sync = new Synchronization(
+      this.context(),
+      (gone, what, down = true) => this.members.errorFor(gone, what, down),
+      words,
     )
+    this.tokens = new LockTokens(words, (key, request) => this.giveAway(key, request))
     world.syncChecks.watch(this.sync, settings.members)
     // Where a member's pages alternate with others', they begin parked; engine-region.ts.
     if (settings.placement === 'cyclic' && settings.members > 1) return
@@ -219,12 +231,48 @@ export class Member implements CoherenceSink {
       case 'prefetch':
       case 'discard':
       case 'pin':
-      case 'release':
-      case 'acquire':
       case 'barrier':
         thread.state = 'waiting'
         return this.ask(() => this.command(thread, step))
+      case 'acquire':
+        return this.acquire(thread, step)
+      case 'release':
+        return this.release(thread, step)
     }
+  }
+
+  // Locks and semaphores; lib/api/semaphore.ts.
+
+  private acquire(thread: Thread, step: Extract<Step, { do: 'acquire' }>): void {
+    thread.place = step.keeps === true ? this.tokens.placeOf(step.key) : undefined
+    const { place } = thread
+    thread.state = 'waiting'
+    if (place !== undefined && this.tokens.take(place)) {
+      const { request } = place
+      this.world.onAnswer(this, thread, true, request, 0)
+      return this.later(TOUCH_NS, () => this.resume(thread, { ok: true, request, hop: 0 }))
+    }
+    if (place !== undefined) place.waiting++
+    this.ask(() => this.command(thread, step))
+  }
+
+  private release(thread: Thread, { key, request }: Extract<Step, { do: 'release' }>): void {
+    this.world.syncChecks.letGo(key, this.rank, request)
+    if (thread.place === undefined) this.giveAway(key, request)
+    else this.tokens.release(thread.place)
+    this.later(TOUCH_NS, () => this.resume(thread, { ok: true }))
+  }
+
+  private giveAway(key: number, request: number): void {
+    this.ask(() => {
+      if (this.failure === undefined) this.sync.release(key, request)
+    })
+  }
+
+  /** Whether the lock's token lies here, and nobody uses it. */
+  keeps(key: number): boolean {
+    const slot = this.tokens.placeOf(key)?.slot
+    return slot !== undefined && this.tokenWords[slot] === 1
   }
 
   private tryTouch(thread: Thread): void {
@@ -568,7 +616,10 @@ export class Member implements CoherenceSink {
 
   // Commands of the API.
 
-  private command(thread: Thread, step: Exclude<Step, { do: 'think' | 'touch' }>): void {
+  private command(
+    thread: Thread,
+    step: Exclude<Step, { do: 'think' | 'touch' | 'release' }>,
+  ): void {
     switch (step.do) {
       case 'prefetch':
         this.touch(step.page, step.access)
@@ -582,10 +633,6 @@ export class Member implements CoherenceSink {
         break
       case 'pin':
         this.pin(step.page, step.ns)
-        break
-      case 'release':
-        this.world.syncChecks.letGo(step.key, this.rank, step.request)
-        if (this.failure === undefined) this.sync.release(step.key, step.request)
         break
       case 'acquire':
       case 'barrier':
@@ -609,7 +656,7 @@ export class Member implements CoherenceSink {
       return this.sync.arrive(id, step.key, `barrier ${step.key}`)
     }
     const { key, permits: wanted, mode, giveUpNs } = step
-    this.sync.acquire(id, key, `lock ${key}`, wanted, mode)
+    this.sync.acquire(id, key, `lock ${key}`, wanted, mode, thread.place?.slot ?? NO_SLOT)
     if (giveUpNs === undefined) return
     this.later(giveUpNs, () => this.ask(() => this.sync.cancel(id)))
   }
@@ -620,6 +667,11 @@ export class Member implements CoherenceSink {
     this.questions.delete(id)
     const { granted, request } = (value ?? { granted: true }) as AcquireResult & {
       request?: number
+    }
+    const { place } = thread
+    if (thread.step.do === 'acquire' && place !== undefined) {
+      place.waiting--
+      if (request !== undefined) place.request = request
     }
     const hop = this.hop
     this.later(THREAD_WAKE_NS, () =>

@@ -139,6 +139,13 @@ export const mutations: readonly Mutation[] = [
   },
   { name: 'lock-granted-to-who-came-later', sabotage: swapsGrants, settings: locks },
   { name: 'releases-lost', sabotage: lose(Kind.Release), settings: locks },
+  { name: 'token-recalls-lost', sabotage: lose(Kind.TokenRecall), settings: locks },
+  {
+    name: 'tokens-stay-though-others-wait',
+    sabotage: () =>
+      only(Kind.SemaphoreReply, (message) => [withWords(message, ...message.words.slice(0, 2), 1)]),
+    settings: locks,
+  },
   { name: 'lock-replies-lost', sabotage: lose(Kind.SemaphoreReply), settings: locks },
   {
     name: 'acquires-sent-twice',
@@ -170,7 +177,7 @@ function swapsGrants(): Sabotage {
   const asked: Message[] = []
   return {
     send: (message) => {
-      if (message.kind === Kind.Acquire && message.words[4] === 0) asked.push(message)
+      if (message.kind === Kind.Acquire && (message.words[4] & 1) === 0) asked.push(message)
       if (message.kind !== Kind.SemaphoreReply) return [message]
       if (message.words[1] !== SemaphoreAnswer.granted) return [message]
       const other = asked.filter(({ to, from }) => to === message.from && from !== message.to).pop()

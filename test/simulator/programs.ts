@@ -16,6 +16,8 @@ export type Step =
       readonly permits: number
       readonly mode: SemaphoreMode
       readonly giveUpNs?: number
+      /** A lock, whose token stays where it was used. */
+      readonly keeps?: boolean
     }
   | { readonly do: 'release'; readonly key: number; readonly request: number }
   | { readonly do: 'barrier'; readonly key: number }
@@ -37,7 +39,9 @@ const SEMAPHORE_PERMITS = 3
 const THINK_NS = 3_000
 
 const touch = (page: number, access: Access): Step => ({ do: 'touch', page, access })
-const lock = (key: number): Step => ({ do: 'acquire', key, permits: 1, mode: 'wait' })
+const lock = (key: number): Step => ({
+  ...{ do: 'acquire', key, permits: 1, mode: 'wait', keeps: true },
+})
 
 /** What each thread of each member does, for each pattern. */
 export function program(pattern: Pattern, world: World, rank: number, thread: number): Program {

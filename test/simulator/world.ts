@@ -403,7 +403,7 @@ export class World {
     for (let page = 0; page < this.settings.pages; page++) {
       if (this.members[this.homes.homeOf(page)].alive) this.checkEntryAtRest(page)
     }
-    if (!this.everDied) this.syncChecks.checkRest()
+    if (!this.everDied) this.syncChecks.checkRest((id, rank) => this.members[rank].keeps(id))
   }
 
   /** Each survivor has noticed each death, and nothing else. */
