@@ -1,5 +1,5 @@
 import { PagemeshError } from '../errors.js'
-import { LinkWay } from '../native/addon.js'
+import type { LinkWay } from '../native/addon.js'
 import { Kind } from '../protocol/messages.js'
 import { linkFailure } from './close-reasons.js'
 import type { EngineContext } from './context.js'
@@ -20,7 +20,7 @@ const Say = { no: 0, offer: 1, ready: 2, reached: 3 } as const
 const WAY_SHIFT = 4
 
 export function wayOf(blob: Uint8Array): number {
-  return (blob[0] ?? 0) >> WAY_SHIFT
+  return (blob.at(0) ?? 0) >> WAY_SHIFT
 }
 
 const MAX_OFFER_BYTES = 1024 // or a reason
@@ -84,7 +84,7 @@ export class LinkSetup {
   /** A LinkControl blob. Throws ERR_PAGEMESH_PROTOCOL if it makes no sense. */
   onMessage(from: number, blob: Uint8Array): void {
     const peer = this.peers.get(from)
-    const said = (blob[0] ?? 0) & ((1 << WAY_SHIFT) - 1)
+    const said = (blob.at(0) ?? 0) & ((1 << WAY_SHIFT) - 1)
     if (peer === undefined || blob.length > MAX_OFFER_BYTES) throw refuse(from)
     if (peer.settled !== 'no') return // crossed with this side's no
     if (said === Say.no) {

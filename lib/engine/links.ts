@@ -67,8 +67,8 @@ export class Links {
 
   private next(): void {
     const setup = this.stages[this.stage]
-    const name = setup === undefined ? undefined : NAMES.get(setup.kind.way)
-    for (const rank of setup?.linked() ?? []) if (name !== undefined) this.ways.set(rank, name)
+    const name = NAMES.get(setup.kind.way)
+    for (const rank of setup.linked()) if (name !== undefined) this.ways.set(rank, name)
     this.stage++
     if (this.stage < this.stages.length) this.start()
     else this.done(this.report())

@@ -155,7 +155,7 @@ export class Ring {
   ): void {
     const flags = (wake ? ProtectFlag.wake : 0) | (invalidated ? ProtectFlag.invalidate : 0)
     if (this.continuesProtect(region, page, access, flags)) {
-      this.actions[this.lastProtectAt + 2]! += pageCount
+      this.actions[this.lastProtectAt + 2] += pageCount
       return
     }
     const at = this.begin(ActionKind.protect, PROT[access], pageCount, flags)

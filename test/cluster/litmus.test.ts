@@ -86,7 +86,7 @@ t.test('litmus: members that only look on', async (t) => {
 t.test('litmus: what it cannot do is said', async (t) => {
   for (const [args, message] of [
     [['XY'], /no litmus test is called 'XY'; there are SB, MP/],
-    [['--transport', 'pigeon'], /--transport takes tcp, verbs, auto, not 'pigeon'/],
+    [['--transport', 'pigeon'], /--transport takes shm, tcp, verbs, auto, not 'pigeon'/],
     [['--members', '1'], /--members takes a whole number from 2 to 32, not '1'/],
     [['--iterations', '0'], /--iterations takes a whole number from 1 to 1000000, not '0'/],
     [['--seed', '-1'], /--seed/],

@@ -247,8 +247,9 @@ const share = 512
 /** Three members, each of which has filled its own share of a region. */
 async function shares(t: Test, options: JoinOptions = {}): Promise<[Member, Member, Member]> {
   const members = await startMesh(t, 3, options)
-  const fill = async ({ open, mesh }: Room, share: number): Promise<void> => {
-    const words = new Int32Array((await open('r', { byteLength: 3 * share * 4096 })).buffer)
+  const fill = async (room: Room, share: number): Promise<void> => {
+    const { mesh } = room
+    const words = new Int32Array((await room.open('r', { byteLength: 3 * share * 4096 })).buffer)
     for (let page = mesh.rank * share; page < (mesh.rank + 1) * share; page++) {
       words[page * 1024] = page + 1
       words[page * 1024 + 1023] = page + 1

@@ -422,7 +422,7 @@ t.test('what is asked of a home that is down is lost; what is here stays', async
     reach[state](table, bytes)
     take()
     table.memberDown(home)
-    if (/^filling/.test(state)) {
+    if (state.startsWith('filling')) {
       // Its thread goes on, and is told when it asks.
       t.strictSame([stateName(table.byte(page)), ...take()], ['fillingInVain'], state)
       continue

@@ -6,16 +6,16 @@ import t from 'tap'
 
 type Figure = Readonly<{ instructions: number; functions?: Record<string, number> }>
 interface Callgrind {
-  selfCosts(text: string, object?: string): Map<string, number>
+  readonly selfCosts: (text: string, object?: string) => Map<string, number>
 }
 interface Compare {
-  figureOf(costs: Map<string, number>, count: number): Figure
-  compare(
+  readonly figureOf: (costs: Map<string, number>, count: number) => Figure
+  readonly compare: (
     name: string,
     figure: Figure,
     budget: Figure | undefined,
     tolerance: number,
-  ): { ok: boolean; lines: string[] }
+  ) => { ok: boolean; lines: string[] }
 }
 const load = async (name: string): Promise<unknown> =>
   import(new URL(`../budget/${name}.mjs`, import.meta.url).href)
