@@ -86,6 +86,8 @@ class Member final : public FaultSink, public TransportClient {
     WakeWaiters(region_, 0, kPages);
   }
 
+  // No member of this driver shares memory with another.
+  bool ReadDirectly(Region*, uint32_t) override { return false; }
   bool MayAnswer(Region*, uint32_t) override { return false; }
   SendResult SendRequest(Region*, uint32_t page, uint8_t pending, uint32_t slot) override {
     const Record record = RecordOf(KindFor(pending), page);
