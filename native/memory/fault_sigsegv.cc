@@ -6,6 +6,7 @@
 
 #include <cstddef>
 
+#include "base/bell.h"
 #include "base/futex_lock.h"
 #include "memory/fault.h"
 
@@ -89,6 +90,7 @@ void OnSegv(int signal, siginfo_t* info, void* context) {
 }  // namespace
 
 int InstallFaultHandler() {
+  OwnBell();  // made here, because no handler may make it
   FutexGuard guard(install_lock);
   if (installed) return 0;
   struct sigaction action;
