@@ -570,7 +570,7 @@ bool Session::OnRecord(int connection, int rank, const Record& record, const uin
     memcpy(blobs_in_ + blobs_in_used_, blob, record.payload_bytes);
     blobs_in_used_ += record.payload_bytes;
   }
-  if (record.kind >= kFirstPageKind && record.kind < kFirstBlobKind) {
+  if (IsPage(record.kind)) {
     Region* region = FindRegionById(record.region);
     if (region != nullptr) CountReceived(region);
   }

@@ -44,6 +44,15 @@ constexpr uint32_t kKindDataExclusive = 0x41;
 constexpr uint32_t kKindWriteBack = 0x42;
 constexpr uint32_t kKindCluster = 0x80;
 
+inline bool IsRequest(uint32_t kind) {
+  return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
+}
+inline bool IsPage(uint32_t kind) { return kind >= kFirstPageKind && kind < kFirstBlobKind; }
+
+// Over links, the word of a request that names the slot of the thread that looks for the answer
+// itself, plus one. The protocol uses words 0 and 1.
+constexpr int kAnswerSlot = 8;
+
 constexpr uint32_t kMaxBlobBytes = 64 * 1024;
 // Before a connection is authenticated it may send cluster frames of this size and nothing else.
 constexpr uint32_t kMaxStrangerBlobBytes = 16 * 1024;

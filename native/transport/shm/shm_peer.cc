@@ -11,11 +11,6 @@
 namespace pagemesh {
 namespace {
 
-// Where a request says which thread waits for its answer; words 0 and 1 are the protocol's.
-constexpr int kAnswerSlot = 8;
-
-bool IsPage(uint32_t kind) { return kind >= kFirstPageKind && kind < kFirstBlobKind; }
-
 // The last word on a request: nothing is to come after it.
 bool IsLastWord(const Record& record) {
   const bool grants =

@@ -19,15 +19,10 @@ constexpr uint32_t kListenerToken = 0x20000001;
 constexpr uint32_t kUnknownToken = 0x20000002;  // of all that have not said who they are
 constexpr uint32_t kPeerToken = 0x20000100;     // plus the rank
 constexpr size_t kMaxUnknown = kMaxMembers;
-constexpr int kAnswerSlot = 8;    // as in shm_peer.cc
 constexpr int kDrainTries = 200;  // of 5 ms, before what waits for room is given up at the end
 constexpr uint32_t kBatch = 256;  // records of one member, then it is the next one's turn
 
 uint32_t Reason(CloseReason reason) { return static_cast<uint32_t>(reason); }
-
-bool IsRequest(uint32_t kind) {
-  return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
-}
 
 }  // namespace
 

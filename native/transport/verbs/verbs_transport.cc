@@ -21,14 +21,9 @@ constexpr int kDrainTries = 200;  // of 5 ms, before a link is given up at the e
 // Where a record carries keys; lib/protocol/messages.ts uses words 0 and 1 of page messages.
 constexpr int kRequesterKey = 2;  // rkey, address low, address high
 constexpr int kHomeKey = 5;
-constexpr int kAnswerSlot = 8;  // of requests: the slot of the thread that looks itself, plus one
 constexpr uint32_t kNewsAlone = 0;  // in place of a kind: nothing came but news of credit
 
-bool IsRequest(uint32_t kind) {
-  return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
-}
 bool IsRecall(uint32_t kind) { return kind == kKindRecallRead || kind == kKindRecallWrite; }
-bool IsPage(uint32_t kind) { return kind >= kFirstPageKind && kind < kFirstBlobKind; }
 
 void WriteKey(Record* record, int at, const RemoteFrame& frame) {
   record->words[at] = frame.rkey;
