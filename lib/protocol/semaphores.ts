@@ -41,8 +41,6 @@ interface Claim {
   held: boolean
   /** What the keeper has been told: that others want the permit, and whether it is to answer. */
   asked: 'nothing' | 'recall' | 'recallAndAnswer'
-  /** It has answered that it uses the permit: it will not lie idle before its release. */
-  inUse: boolean
 }
 
 /**
@@ -111,7 +109,7 @@ export class SemaphoreManager {
     }
     const claim: Claim = {
       ...{ rank: from, request, semaphore, mode, keeps },
-      ...{ held: false, asked: 'nothing', inUse: false },
+      ...{ held: false, asked: 'nothing' },
     }
     this.semaphores.set(id, semaphore)
     this.remember(claim)
@@ -129,14 +127,17 @@ export class SemaphoreManager {
     this.emit({ kind: 'recall', to, request, id: semaphore.id, answer: mode === 'try' })
   }
 
-  /** The keeper of a permit was asked, and uses it: whoever only tried has failed. */
+  /**
+   * The keeper of a permit was asked, and uses it: whoever only tried has failed. The next who
+   * tries has it asked again, so that a try never fails after a release that it knows of.
+   */
   inUse(id: number, from: number, request: number): void {
     if (this.gone.has(from)) return
     const claim = this.claims.get(from)?.get(request)
-    if (claim?.asked !== 'recallAndAnswer' || claim.inUse || claim.semaphore.id !== id) {
+    if (claim?.asked !== 'recallAndAnswer' || claim.semaphore.id !== id) {
       throw impossible(id, from, request, 'an answer to a recall that it was not sent')
     }
-    claim.inUse = true
+    claim.asked = 'recall'
     this.refuseTries(claim.semaphore)
   }
 
@@ -237,7 +238,7 @@ function newSemaphore(id: number, permits: number): Semaphore {
 
 /** Whether its only permit may be unused, as far as the manager knows, and nobody waits for it. */
 function mayLieIdle({ keeper, waiters, tries }: Semaphore): boolean {
-  return keeper !== undefined && !keeper.inUse && waiters.size === tries
+  return keeper !== undefined && waiters.size === tries
 }
 
 function impossible(id: number, from: number, request: number, what: string): PagemeshError {

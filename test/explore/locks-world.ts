@@ -85,7 +85,6 @@ interface Claim {
   mode: 'wait' | 'try'
   keeps: boolean
   asked: (typeof ASKED)[number]
-  inUse: boolean
 }
 interface Semaphore {
   id: number
@@ -690,7 +689,7 @@ export class LocksWorld implements World<LockChoice> {
     out.put(held.length)
     for (const each of held) {
       claim(each.rank, each.request)
-      out.put(2 * ASKED.indexOf(each.asked) + (each.inUse ? 1 : 0))
+      out.put(ASKED.indexOf(each.asked))
     }
     // Of those that are queued, what the table of claims says, and what the queue says.
     const waiters = semaphore === undefined ? [] : [...semaphore.waiters]
@@ -787,7 +786,7 @@ export class LocksWorld implements World<LockChoice> {
     const readClaim = (held: boolean): Claim => {
       const names = { rank: from.take(), request: from.take(), semaphore }
       const keeps = this.options.keeps === true
-      return { ...names, keeps, held, mode: 'wait', asked: 'nothing', inUse: false }
+      return { ...names, keeps, held, mode: 'wait', asked: 'nothing' }
     }
     const remember = (claim: Claim): void => {
       const ofMember = semaphores.claims.get(claim.rank) ?? new Map<number, Claim>()
@@ -795,9 +794,7 @@ export class LocksWorld implements World<LockChoice> {
     }
     for (let count = from.take(); count > 0; count--) {
       const claim = readClaim(true)
-      const said = from.take()
-      claim.asked = ASKED[said >> 1]
-      claim.inUse = (said & 1) === 1
+      claim.asked = ASKED[from.take()]
       remember(claim)
       if (claim.keeps) semaphore.keeper = claim
     }

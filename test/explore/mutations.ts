@@ -528,10 +528,11 @@ const inLocks: Mutation[] = [
     space: 'token',
     locks: {
       mutate: inManager(({ semaphores }) => {
-        const grant = semaphores.grant.bind(semaphores)
-        semaphores.grant = (claim) => {
-          claim.inUse = true
-          grant(claim)
+        const recall = semaphores.recall.bind(semaphores)
+        semaphores.recall = (keeper, mode) => {
+          if (mode !== 'try') return recall(keeper, mode)
+          keeper.asked = 'recallAndAnswer'
+          semaphores.inUse(keeper.semaphore.id, keeper.rank, keeper.request)
         }
       }),
     },
