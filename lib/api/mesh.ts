@@ -140,6 +140,7 @@ export class Mesh implements AsyncDisposable {
       invalidations: 0,
       pagesParked: 0,
       directReads: 0,
+      directWrites: 0,
       pagesPrefetched: 0,
       prefetchesUseless: 0,
       waitMs: 0,

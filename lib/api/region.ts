@@ -31,8 +31,10 @@ export interface Stats {
    * `vm.max_map_count`. Its next touch is one of `localFaults`, without a message.
    */
   pagesParked: number
-  /** Of the read faults: pages that were copied from a home on this host without asking it. */
+  /** Pages that were copied from a home on this host without asking it. */
   directReads: number
+  /** Of these, pages that nobody else had, and that became this member's own without asking. */
+  directWrites: number
   /**
    * Pages that were asked for ahead of a thread that reads in a regular way: see
    * {@link RegionOptions.prefetch}. Their first touches are among `localFaults`, one for all that

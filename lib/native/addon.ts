@@ -56,6 +56,7 @@ export const STAT_NAMES = [
   'pagesParked',
   'waitNs',
   'directReads',
+  'directWrites',
   'pagesPrefetched',
   'prefetchesUseless',
 ] as const

@@ -20,9 +20,10 @@ import type { CoherenceSink } from './sink.js'
  *
  * A member on the same host reads a page without asking: it adds itself to the sharers of an entry
  * that is clean and not closed, by one compare-and-swap of all eight bytes, and copies the frame.
- * So the home closes an entry (bit 14) before it looks at the sharers in order to take the page
- * away, and opens it only when the sharers are complete and its own threads can write no more. It
- * alone writes control words; sharers of a clean entry it changes by atomic operations.
+ * If it is the only sharer, and wants to write, it makes itself the owner in the same way.
+ * So the home closes an entry (bit 14), by a compare-and-swap too, before it does anything with one
+ * that is clean, and opens it when the sharers are complete and its own threads can do no more than
+ * it says. Only the home changes an entry that is not clean, or closed.
  */
 export const EntryState = {
   /** The home has the page for writing, or nobody has touched it yet. */
@@ -47,7 +48,7 @@ export type EntryStateName = keyof typeof EntryState
 export const ENTRY_BUSY = 0x100
 /** Members beyond the sharers word have copies. */
 export const ENTRY_FAR = 0x200
-/** Clean, but members on this host may not add themselves to the sharers. */
+/** Clean, but members on this host may neither add themselves to the sharers nor own the page. */
 export const ENTRY_CLOSED = 0x4000
 const OWNER_SHIFT = 16
 const REQUESTER_SHIFT = 24
@@ -317,7 +318,12 @@ export class Directory {
   /** WriteBack, Confirm and Discard. */
   onNotice(page: number, event: number, from: number): void {
     this.checkSender(page, event, from)
-    this.run(page, event, from)
+    const closed = this.close(page)
+    try {
+      this.run(page, event, from)
+    } finally {
+      if (closed) this.reopen(page)
+    }
     this.pump(page)
   }
 
@@ -359,13 +365,14 @@ export class Directory {
   discardHere(page: number): boolean {
     const state = this.signedControl(page) & 0xff
     if (this.here.isHeld(page) || this.queues.has(page)) return false
-    if (state !== EntryState.ownedHere && state !== EntryState.clean) return false
+    const owned = state === EntryState.ownedHere
+    if (!owned && (state !== EntryState.clean || !this.isSharer(page, this.home))) return false
     if (!this.here.dropHere(page)) return false
-    if (state === EntryState.ownedHere) {
-      this.write(page, word(EntryState.clean, NOBODY, NOBODY) | ENTRY_CLOSED)
-      this.sink.open(this.region, page)
-    }
+    // As long as the home is a sharer nobody makes himself the owner.
+    if (owned) this.write(page, word(EntryState.clean, NOBODY, NOBODY) | ENTRY_CLOSED)
+    else Atomics.or(this.words, 2 * this.indexOf(page), ENTRY_CLOSED)
     this.removeSharer(page, this.home)
+    this.sink.open(this.region, page)
     return true
   }
 
@@ -413,8 +420,7 @@ export class Directory {
 
   /** False: the request has to wait. */
   private tryRequest(page: number, kind: number, requester: number): boolean {
-    if (kind === Kind.ReadRequest) return this.tryClosed(page, kind, requester)
-    // Who shares the page decides what a write takes, so nobody may be added meanwhile.
+    // Who shares the page decides what a request takes, so nobody may be added meanwhile.
     const closed = this.close(page)
     try {
       return this.tryClosed(page, kind, requester)
@@ -425,11 +431,13 @@ export class Directory {
 
   private tryClosed(page: number, kind: number, requester: number): boolean {
     const event = this.classify(page, kind, requester)
-    if (
-      (this.signedControl(page) & 0xff) === EntryState.ownedAway &&
-      this.ownerOf(page) === requester
-    ) {
-      throw this.cannotHappen(page, event, requester) // it has what it asks for
+    if ((this.signedControl(page) & 0xff) === EntryState.ownedAway) {
+      const owner = this.ownerOf(page)
+      if (owner === requester) throw this.cannotHappen(page, event, requester) // it has it
+      if (this.isDown(owner)) {
+        this.lose(page, owner, requester) // it made itself the owner when it was down already
+        return true
+      }
     }
     const cell = compiled[(this.signedControl(page) & 0xff) * EVENT_COUNT + event]
     if (cell === wait) return false
@@ -442,10 +450,13 @@ export class Directory {
 
   /** True if the entry was clean and open, and is closed now. */
   private close(page: number): boolean {
-    const control = this.signedControl(page)
-    if ((control & 0xff) !== EntryState.clean || (control & ENTRY_CLOSED) !== 0) return false
-    Atomics.store(this.words, 2 * this.indexOf(page), control | ENTRY_CLOSED)
-    return true
+    const at = 2 * this.indexOf(page)
+    for (;;) {
+      const control = Atomics.load(this.words, at)
+      if ((control & 0xff) !== EntryState.clean || (control & ENTRY_CLOSED) !== 0) return false
+      const before = Atomics.compareExchange(this.words, at, control, control | ENTRY_CLOSED)
+      if (before === control) return true // else somebody has made himself the owner
+    }
   }
 
   /** Nothing came of what the entry was closed for, if it is still clean. */

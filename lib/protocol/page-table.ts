@@ -33,6 +33,13 @@ export const PageState = {
   filling: 0x14,
   /** The same, but that copy must not be used: the thread will go back to `none` and fault anew. */
   fillingInVain: 0x0c,
+  /**
+   * The copy is there, and the thread makes this member the owner by itself, if nobody else has
+   * one. It will take the page on to `write`, or to `read` if it came too late.
+   */
+  claiming: 0x06,
+  /** The same, and the thread will tell the engine when it has. */
+  claimingHeard: 0x0e,
 } as const
 export type PageStateName = keyof typeof PageState
 
@@ -101,6 +108,30 @@ const to = (next: PageStateName, ...does: PageAction[]): PageStep => ({ next, do
 const impossible = 'impossible'
 
 /**
+ * The member may own the page by now, so its home may recall it. The thread writes into the frame no
+ * more, so that the engine can hand the page on.
+ */
+const whileClaiming = {
+  readFault: to('claimingHeard'),
+  writeFault: to('claimingHeard'),
+  data: impossible,
+  dataToConfirm: impossible,
+  grant: impossible,
+  grantToConfirm: impossible,
+  grantPending: impossible,
+  ack: impossible,
+  lastAck: impossible,
+  invalidate: to('fillingInVain', 'acknowledge'),
+  recallRead: to('fillingInVain', 'sendCopy', 'writeBack'),
+  recallWrite: to('fillingInVain', 'sendOwnership'),
+  discardSent: impossible,
+  lost: to('fillingInVain'),
+  lowerHere: impossible,
+  forbidHere: impossible,
+  dropHere: impossible,
+} as const
+
+/**
  * The whole member side. A copy may have been discarded while the home's invalidation was on its
  * way: that is why states without a copy answer `invalidate`, and stay what they are.
  */
@@ -125,7 +156,7 @@ export const PAGE_TABLE: Readonly<
     lost: to('none', 'fail'),
     lowerHere: impossible,
     forbidHere: to('none'),
-    dropHere: to('none'),
+    dropHere: impossible,
   },
   read: {
     readFault: to('read', 'wake'),
@@ -308,6 +339,14 @@ export const PAGE_TABLE: Readonly<
     forbidHere: impossible,
     dropHere: impossible,
   },
+  claiming: {
+    ...whileClaiming,
+    discard: to('claiming'),
+  },
+  claimingHeard: {
+    ...whileClaiming,
+    discard: to('claimingHeard'),
+  },
   discarding: {
     readFault: to('discarding'),
     writeFault: to('discarding'),
@@ -357,7 +396,8 @@ export function stateName(byte: number): PageStateName | undefined {
 }
 
 export function permits(byte: number, access: 'read' | 'write'): boolean {
-  return (byte & (access === 'write' ? WRITABLE : READABLE)) !== 0
+  const bits = access === 'write' ? READABLE | WRITABLE : READABLE
+  return (byte & bits) === bits
 }
 
 const lowers = (event: number): boolean =>

@@ -106,8 +106,11 @@ Napi::Object Constants(Napi::Env env) {
   set("stateUpgrading", kStateUpgrading);
   set("stateFilling", kStateFilling);
   set("stateFillingInVain", kStateFillingInVain);
+  set("stateClaiming", kStateClaiming);
+  set("stateClaimingHeard", kStateClaimingHeard);
   set("pageHeld", kPageHeld);
   set("entryClean", kEntryClean);
+  set("controlOwnedAway", kControlOwnedAway);
   set("controlStateMask", kControlStateMask);
   set("controlClosed", kControlClosed);
   set("pageDirect", kPageDirect);

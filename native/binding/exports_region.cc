@@ -95,10 +95,10 @@ Napi::Value RegionStatsOf(const Napi::CallbackInfo& info) {
   if (region == nullptr) return info.Env().Undefined();
   const RegionStats& stats = region->stats();
   const std::atomic<uint64_t>* const counters[kRegionStatCount] = {
-      &stats.read_faults,       &stats.write_faults,   &stats.local_faults, &stats.pages_received,
-      &stats.pages_sent,        &stats.bytes_received, &stats.bytes_sent,   &stats.invalidations,
-      &stats.pages_parked,      &stats.wait_ns,        &stats.direct_reads, &stats.pages_prefetched,
-      &stats.prefetches_useless};
+      &stats.read_faults,      &stats.write_faults,      &stats.local_faults, &stats.pages_received,
+      &stats.pages_sent,       &stats.bytes_received,    &stats.bytes_sent,   &stats.invalidations,
+      &stats.pages_parked,     &stats.wait_ns,           &stats.direct_reads, &stats.direct_writes,
+      &stats.pages_prefetched, &stats.prefetches_useless};
   const bool fits = info[2].IsTypedArray() &&
                     info[2].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
   if (!fits) return ThrowErrno(info.Env(), "regionStats", EINVAL);

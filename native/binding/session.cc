@@ -220,31 +220,52 @@ bool Session::MayAnswer(Region* region, uint32_t page) {
   return transport_->MayAnswer(static_cast<int>(region->HomeOf(page)));
 }
 
-// The entry's sharers may change at any time, by members that read as this one does; its control
-// word only by its home, and while it says that the page is clean and may be reached, so is the
-// frame. Whoever takes the page away closes the entry first and then tells all sharers; what they
-// tell this member makes the copy one in vain (page-table.ts, filling).
-bool Session::ReadDirectly(Region* region, uint32_t page) {
+// The entry of a page that another member on this host homes; nullptr if it is not in reach.
+std::atomic<uint64_t>* Session::FindEntry(Region* region, uint32_t page, PeerMemory* theirs) {
   const int home = static_cast<int>(region->HomeOf(page));
-  PeerMemory theirs;
-  if (!transport_->FindPeerMemory(home, region->options().id, &theirs)) return false;
+  if (!transport_->FindPeerMemory(home, region->options().id, theirs)) return nullptr;
   const size_t entry_at = static_cast<size_t>(region->HomeIndexOf(page)) * kEntryBytes;
-  const size_t frame_at = static_cast<size_t>(page) * region->page_bytes();
-  if (theirs.frames_bytes != region->byte_length() ||
-      entry_at + kEntryBytes > theirs.directory_bytes) {
-    return false;
+  if (theirs->frames_bytes != region->byte_length() ||
+      entry_at + kEntryBytes > theirs->directory_bytes) {
+    return nullptr;
   }
+  return reinterpret_cast<std::atomic<uint64_t>*>(theirs->directory + entry_at);
+}
+
+// An entry that says that its page is clean and may be reached may be changed at any time by
+// members that do as this one does; otherwise only by its home. While it says so the frame is good.
+// Whoever takes the page away closes the entry first, or owns it by itself if nobody else shares
+// it, and tells all sharers; what they tell this member makes the copy one in vain (page-table.ts,
+// filling).
+bool Session::ReadDirectly(Region* region, uint32_t page, Access access) {
+  PeerMemory theirs;
+  std::atomic<uint64_t>* entry = FindEntry(region, page, &theirs);
+  if (entry == nullptr) return false;
   // What this member gave back must not be taken off the entry later.
-  if (!transport_->HasSteppedDiscards(home)) return false;
-  auto* entry = reinterpret_cast<std::atomic<uint64_t>*>(theirs.directory + entry_at);
-  const uint64_t own_bit = uint64_t{1} << (32 + options_.rank);
+  if (!transport_->HasSteppedDiscards(static_cast<int>(region->HomeOf(page)))) return false;
+  const uint64_t in_the_way =
+      access == Access::kWrite ? ~uint64_t{0} << kSharersShift : SharerBit(options_.rank);
   uint64_t now = entry->load();
   do {
-    if ((now & kControlStateMask) != kEntryClean || (now & own_bit) != 0) return false;
-  } while (!entry->compare_exchange_weak(now, now | own_bit));
+    if ((now & kControlStateMask) != kEntryClean || (now & in_the_way) != 0) return false;
+  } while (!entry->compare_exchange_weak(now, now | SharerBit(options_.rank)));
+  const size_t frame_at = static_cast<size_t>(page) * region->page_bytes();
   memcpy(region->frame(page), theirs.frames + frame_at, region->page_bytes());
   CountReceived(region);
   region->stats().direct_reads.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+// The row clean × writeRequestAlone or upgradeRequestAlone of the directory's table, when the home
+// has no copy to lower.
+bool Session::ClaimDirectly(Region* region, uint32_t page) {
+  PeerMemory theirs;
+  std::atomic<uint64_t>* entry = FindEntry(region, page, &theirs);
+  if (entry == nullptr) return false;
+  uint64_t alone = kControlClean | SharerBit(options_.rank);
+  const uint32_t owner = static_cast<uint32_t>(options_.rank) << kControlOwnerShift;
+  if (!entry->compare_exchange_strong(alone, kControlOwnedAway | owner)) return false;
+  region->stats().direct_writes.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
@@ -604,7 +625,7 @@ bool Session::AnswerSoon(int rank, const Record& request) {
   const uint32_t home_index = region->HomeIndexOf(page);
   const uint32_t state = region->control_word(home_index) & kControlStateMask;
   if (state == kEntryClean) {
-    region->AddSharer(home_index, static_cast<uint32_t>(rank));
+    if (!AddSharer(region, home_index, rank)) return false;
   } else if (state == kEntryOwnedHere && LowerHere(region, page)) {
     region->SetEntry(home_index, kControlClean | kControlClosed, 1U << rank | 1U << options_.rank);
   } else {
@@ -619,6 +640,16 @@ bool Session::AnswerSoon(int rank, const Record& request) {
   answer.page = page;
   transport_->Queue(rank, &answer, region->frame(page));
   CountSent(region);
+  return true;
+}
+
+// False: the page is not clean, or its only sharer has just become its owner.
+bool Session::AddSharer(Region* region, uint32_t home_index, int rank) {
+  std::atomic<uint64_t>& entry = region->entry(home_index);
+  uint64_t now = entry.load();
+  do {
+    if ((now & kControlStateMask) != kEntryClean) return false;
+  } while (!entry.compare_exchange_weak(now, now | SharerBit(rank)));
   return true;
 }
 
@@ -659,8 +690,7 @@ bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, cons
   Region* region = nullptr;
   if (!MayAnswerRead(rank, request, &region)) return false;
   const uint32_t home_index = region->HomeIndexOf(request.page);
-  if ((region->control_word(home_index) & kControlStateMask) != kEntryClean) return false;
-  region->AddSharer(home_index, static_cast<uint32_t>(rank));
+  if (!AddSharer(region, home_index, rank)) return false;
   *answer = {};
   answer->payload_bytes = static_cast<uint32_t>(region->page_bytes());
   answer->kind = kKindData;

@@ -62,11 +62,14 @@ enum ProtectFlag : uint32_t {
 // The state, the mark of a busy entry, and that of one that is closed to members on this host.
 constexpr uint32_t kControlStateMask = 0x41ff;
 constexpr uint32_t kControlClosed = 0x4000;
-constexpr uint32_t kEntryOwnedHere = 0x00;      // the home has the page for writing
-constexpr uint32_t kEntryClean = 0x01;          // the home's frame is good, and may be copied
-constexpr uint32_t kControlClean = 0xffff0001;  // … with no owner and no requester
-constexpr uint32_t kControlExpectsData = 0x80;  // the home expects the page back
-constexpr size_t kEntryBytes = 8;               // the control word, and then the sharers
+constexpr uint32_t kEntryOwnedHere = 0x00;          // the home has the page for writing
+constexpr uint32_t kEntryClean = 0x01;              // the home's frame is good, and may be copied
+constexpr uint32_t kControlClean = 0xffff0001;      // … with no owner and no requester
+constexpr uint32_t kControlOwnedAway = 0xff000002;  // … of whom kControlOwnerShift says
+constexpr uint32_t kControlExpectsData = 0x80;      // the home expects the page back
+constexpr size_t kEntryBytes = 8;                   // the control word, and then the sharers
+constexpr uint32_t kSharersShift = 32;
+constexpr uint64_t SharerBit(int rank) { return uint64_t{1} << (kSharersShift + rank); }
 constexpr uint32_t kControlOwnerShift = 16;
 constexpr uint32_t kControlRankMask = 0xff;
 
@@ -121,7 +124,8 @@ class Session final : public FaultSink, public TransportClient {
 
   // FaultSink: inside signal handlers.
   bool MayAnswer(Region* region, uint32_t page) override;
-  bool ReadDirectly(Region* region, uint32_t page) override;
+  bool ReadDirectly(Region* region, uint32_t page, Access access) override;
+  bool ClaimDirectly(Region* region, uint32_t page) override;
   SendResult SendRequest(Region* region, uint32_t page, uint8_t pending_state,
                          uint32_t slot) override;
   uint32_t SendReads(Region* region, const uint32_t* pages, uint32_t count, void* scratch) override;
@@ -162,6 +166,8 @@ class Session final : public FaultSink, public TransportClient {
   bool AnswerSoon(int rank, const Record& request);
   bool MayAnswerRead(int rank, const Record& request, Region** region) const;
   bool LowerHere(Region* region, uint32_t page);
+  static bool AddSharer(Region* region, uint32_t home_index, int rank);
+  std::atomic<uint64_t>* FindEntry(Region* region, uint32_t page, PeerMemory* theirs);
   void LowerRun();
   void FlushAnswers();
   Region* StepAnswer(int rank, const Record& record);

@@ -188,11 +188,11 @@ bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
   FaultSink* sink = fault_sink.load();
   uint8_t unsent = 0;
   if (sink != nullptr && region->HomeOf(page) != region->options().rank) {
-    const Filled filled = access == Access::kRead ? Fill(sink, region, page) : Filled::kNot;
+    const Filled filled = Fill(sink, region, page, access);
     if (filled == Filled::kYes) {
       bool parked;
       region->RaiseIfPermitted(page, access, Region::Raise::kAlone, &parked);
-      AskAhead(sink, region, page, false);
+      if (access == Access::kRead) AskAhead(sink, region, page, false);
     }
     if (filled != Filled::kNot) return filled == Filled::kInVain;
     const bool direct = sink->MayAnswer(region, page);
@@ -333,24 +333,32 @@ void PushUnsentAhead(FaultSink* sink, const Region* region, uint32_t page) {
   sink->WakeEngine();
 }
 
-Filled Fill(FaultSink* sink, Region* region, uint32_t page) {
+Filled Fill(FaultSink* sink, Region* region, uint32_t page, Access access) {
   std::atomic<uint8_t>& state = region->state(page);
-  uint8_t expected = kStateNone;
-  if (!state.compare_exchange_strong(expected, kStateFilling)) return Filled::kNot;
-  const bool filled = sink->ReadDirectly(region, page);
-  expected = kStateFilling;
-  if (state.compare_exchange_strong(expected, filled ? kStateRead : kStateNone)) {
-    WakeWaiters(region, page, 1);  // other threads that touched it meanwhile
-    return filled ? Filled::kYes : Filled::kNot;
+  uint8_t now = kStateNone;
+  if (!state.compare_exchange_strong(now, kStateFilling)) return Filled::kNot;
+  uint8_t settled = sink->ReadDirectly(region, page, access) ? kStateRead : kStateNone;
+  now = kStateFilling;
+  if (settled == kStateRead && access == Access::kWrite &&
+      state.compare_exchange_strong(now, kStateClaiming) && sink->ClaimDirectly(region, page)) {
+    settled = kStateWrite;
   }
-  // Only this thread leaves this state. The engine must ask, and the thread must wait for that: if
-  // it tried by itself again, the engine's question would spoil the next copy, and so on.
-  PM_CHECK_STATE(expected == kStateFillingInVain, expected, page);
-  state.store(kStateNone);
-  PushFault({region->options().id, page, Access::kRead, 0, false});
-  sink->WakeEngine();
-  WakeWaiters(region, page, 1);
-  return Filled::kInVain;
+  // Only this thread leaves these states; the engine goes from one to another.
+  now = state.load();
+  while (now != kStateFillingInVain && !state.compare_exchange_weak(now, settled)) {
+  }
+  PM_CHECK_STATE((now & kPagePending) != 0, now, page);
+  const bool in_vain = now == kStateFillingInVain;
+  if (in_vain) state.store(kStateNone);
+  if (in_vain || now == kStateClaimingHeard) {
+    // In vain, the engine must ask, and the thread must wait for that: if it tried by itself again,
+    // the engine's question would spoil the next copy, and so on.
+    PushFault({region->options().id, page, access, 0, false});
+    sink->WakeEngine();
+  }
+  WakeWaiters(region, page, 1);  // other threads that touched it meanwhile
+  if (in_vain) return Filled::kInVain;
+  return settled == kStateNone ? Filled::kNot : Filled::kYes;
 }
 
 void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {

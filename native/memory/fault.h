@@ -37,8 +37,11 @@ class FaultSink {
  public:
   virtual ~FaultSink() = default;
   // Takes a copy of a page that is clean at its home, another member on this host, without asking,
-  // and makes this member known as a sharer. False: the home must be asked.
-  virtual bool ReadDirectly(Region* region, uint32_t page) = 0;
+  // and makes this member known as a sharer; for writing only if there is no other. False: the home
+  // must be asked.
+  virtual bool ReadDirectly(Region* region, uint32_t page, Access access) = 0;
+  // Makes this member the owner of such a page. False: it is not the only sharer any more.
+  virtual bool ClaimDirectly(Region* region, uint32_t page) = 0;
   // Whether a thread may look for the home's answers itself.
   virtual bool MayAnswer(Region* region, uint32_t page) = 0;
   // Sends the request that `pending_state` stands for to the page's home, another member. With
@@ -57,14 +60,14 @@ class FaultSink {
   virtual void WakeEngine() = 0;
 };
 
-// What came of an attempt to take a copy of a page without asking for it.
+// What came of an attempt to take a copy of a page, or the page, without asking for it.
 enum class Filled {
   kNot,     // the page is not clean at a home on this host, or not in state none: ask for it
-  kYes,     // it is in state read; its protection has not been raised
+  kYes,     // it is in state write, or else read; its protection has not been raised
   kInVain,  // the copy was taken away before it was of use; the engine asks for the page
 };
 // Tries it. Threads in a fault, so async-signal-safe; the page's home is another member.
-Filled Fill(FaultSink* sink, Region* region, uint32_t page);
+Filled Fill(FaultSink* sink, Region* region, uint32_t page, Access access);
 
 // Installs the handler, once a process; it stays, and chains to the one before it. Returns 0 or
 // errno. Any thread.

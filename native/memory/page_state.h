@@ -1,9 +1,10 @@
 // The byte that says what this member may do with one page. The engine's TypeScript
-// (lib/protocol/page-table.ts) gives the states their names and decides every change but three: a
+// (lib/protocol/page-table.ts) gives the states their names and decides every change but these: a
 // faulting thread may itself take a page from a settled state to a requested one, from there to
-// what it asked for when the answer is the last word (kPageDirect), and by way of kStateFilling to
-// a copy that it fetches without asking. Both sides change a byte by
-// compare-and-swap only. A test holds these numbers equal to the TypeScript ones.
+// what it asked for when the answer is the last word (kPageDirect), by way of kStateFilling to a
+// copy that it fetches without asking, and from there by way of kStateClaiming to owning the page.
+// Both sides change a byte by compare-and-swap only. A test holds these numbers equal to the
+// TypeScript ones.
 #ifndef PAGEMESH_MEMORY_PAGE_STATE_H_
 #define PAGEMESH_MEMORY_PAGE_STATE_H_
 
@@ -31,12 +32,15 @@ constexpr uint8_t kStateReading = kPagePending | kPageAcceptsData;
 constexpr uint8_t kStateWriting = kPagePending | kPageWantsWrite | kPageAcceptsData;
 constexpr uint8_t kStateFilling = kPagePending | kPageCollecting;
 constexpr uint8_t kStateFillingInVain = kPagePending | kPageWantsWrite;
+constexpr uint8_t kStateClaiming = kPagePending | kPageWritable;
+constexpr uint8_t kStateClaimingHeard = kStateClaiming | kPageWantsWrite;
 constexpr uint8_t kStateUpgrading = kPageReadable | kPagePending | kPageWantsWrite;
 
 enum class Access : uint8_t { kRead = 1, kWrite = 2 };
 
 inline bool Permits(uint8_t state, Access access) {
-  return (state & (access == Access::kWrite ? kPageWritable : kPageReadable)) != 0;
+  const uint8_t bits = access == Access::kWrite ? kStateWrite : kStateRead;
+  return (state & bits) == bits;
 }
 
 }  // namespace pagemesh

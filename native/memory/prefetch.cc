@@ -191,7 +191,7 @@ AskedAhead AskWindow(FaultSink* sink, Region* region, ThreadStreams* mine, Strea
   const auto fills = [&](int64_t next) {
     const uint32_t page = static_cast<uint32_t>(next);
     return region->HomeOf(page) != region->options().rank &&
-           Fill(sink, region, page) == Filled::kYes;
+           Fill(sink, region, page, Access::kRead) == Filled::kYes;
   };
   uint32_t filled = 0;
   for (; !own && within(stream->next) && fills(stream->next); stream->next += stream->stride) {

@@ -222,22 +222,23 @@ void Region::Protect(uint32_t first, uint32_t count, int protection) {
   SetProtectionLocked(first, count, protection);
 }
 
+static int ProtectionOf(uint8_t state) {
+  if (Permits(state, Access::kWrite)) return PROT_READ | PROT_WRITE;
+  return Permits(state, Access::kRead) ? PROT_READ : PROT_NONE;
+}
+
 bool Region::RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* parked) {
   FutexGuard guard(protection_lock);
   const uint8_t state = states_[page].load(std::memory_order_acquire);
   if (!Permits(state, access)) return false;
-  const int wanted = (state & kPageWritable) != 0 ? PROT_READ | PROT_WRITE : PROT_READ;
+  const int wanted = ProtectionOf(state);
   *parked = (protections_[page] & wanted) != wanted;
   if (!*parked) return true;
   if (boundary_count + 2 > boundary_limit) ProtectionBudget::MakeRoomLocked();
   // The states may be lowered by the engine meanwhile; it then lowers the protection too, and waits
   // for this lock to do so.
   const auto alike = [&](uint32_t other) {
-    const uint8_t theirs = states_[other].load(std::memory_order_acquire);
-    const int theirs_wanted = (theirs & kPageWritable) != 0   ? PROT_READ | PROT_WRITE
-                              : (theirs & kPageReadable) != 0 ? PROT_READ
-                                                              : PROT_NONE;
-    return theirs_wanted == wanted;
+    return ProtectionOf(states_[other].load(std::memory_order_acquire)) == wanted;
   };
   const uint32_t window_first = page - page % kRaiseAroundPages;
   const uint32_t window_end = window_first + kRaiseAroundPages < page_count()

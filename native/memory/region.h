@@ -38,11 +38,12 @@ struct RegionStats {
   std::atomic<uint64_t> pages_parked{0};      // lowered to stay below vm.max_map_count
   std::atomic<uint64_t> wait_ns{0};           // threads stopped in a fault
   std::atomic<uint64_t> direct_reads{0};      // pages copied from their homes without asking
+  std::atomic<uint64_t> direct_writes{0};     // and of these, owned without asking
   std::atomic<uint64_t> pages_prefetched{0};  // asked for ahead of the threads that read
   // Of these, untouched when their stream was given up.
   std::atomic<uint64_t> prefetches_useless{0};
 };
-constexpr int kRegionStatCount = 13;
+constexpr int kRegionStatCount = 14;
 
 struct PrefetchTable;
 
@@ -78,14 +79,15 @@ class Region {
     return directory_[2 * static_cast<size_t>(home_index)].load(std::memory_order_acquire);
   }
 
-  // Engine thread, which alone writes control words.
+  // Engine thread; of entries that others do not change, because they are closed.
   void ClearControl(uint32_t home_index, uint32_t bits) {
     directory_[2 * static_cast<size_t>(home_index)].fetch_and(~bits);
   }
 
-  // Engine thread: the member has a copy of a page that is clean here.
-  void AddSharer(uint32_t home_index, uint32_t rank) {
-    directory_[2 * static_cast<size_t>(home_index) + 1].fetch_or(1U << rank);
+  // An entry whole: the control word in the low half, the sharers in the high one. Members on this
+  // host change entries too.
+  std::atomic<uint64_t>& entry(uint32_t home_index) const {
+    return reinterpret_cast<std::atomic<uint64_t>*>(directory_)[home_index];
   }
   // Engine thread: a page that was this member's own is clean, and these have copies.
   void SetEntry(uint32_t home_index, uint32_t control, uint32_t sharers) {

@@ -309,6 +309,62 @@ t.test('what all members moved adds up', async (t) => {
   await leaveAll(t, members)
 })
 
+t.test('pages that nobody has become a writer’s own, on one host without asking', async (t) => {
+  const members = await startMesh(t, 3)
+  const pages = sized(256, 64)
+  const rounds = sized(20, 6)
+  const counts = await all(
+    members,
+    async (room, pages, rounds) => {
+      const { mesh } = room
+      const options = { placement: { rank: 0 }, prefetch: 'off' } as const
+      const region = await room.open('own', { byteLength: pages * 4096, ...options })
+      const words = new Int32Array(region.buffer)
+      const giveBack = async (): Promise<void> => {
+        await mesh.barrier()
+        await region.discard(0, region.buffer.byteLength)
+        await mesh.barrier()
+      }
+      // Clean at the home, and nobody has a copy: one member writes all of it.
+      for (let page = 0; page < pages; page++) if (mesh.rank === 0) words[page * 1024 + 7] = page
+      await mesh.barrier()
+      if (mesh.rank === 1)
+        for (let page = 0; page < pages; page++) room.kept.word = words[page * 1024]
+      await giveBack()
+      const before = region.stats().directWrites
+      if (mesh.rank === 1) for (let page = 0; page < pages; page++) words[page * 1024] = page
+      const alone = region.stats().directWrites - before
+      await mesh.barrier()
+      // Two, and sometimes the home, want the same pages at the same time.
+      for (let round = 0; round < rounds; round++) {
+        if (mesh.rank === 0)
+          for (let page = 0; page < pages; page++) room.kept.word = words[page * 1024]
+        await giveBack()
+        if (mesh.rank > 0 || round % 3 === 0) {
+          for (let page = 0; page < pages; page++) words[page * 1024 + 1 + mesh.rank] = round + 1
+        }
+        await mesh.barrier()
+      }
+      let wrong = 0
+      const [last, ofHome] = [rounds, rounds - ((rounds - 1) % 3)]
+      for (let page = 0; page < pages; page++) {
+        const now = words.subarray(page * 1024, page * 1024 + 8).join()
+        if (now !== [page, ofHome, last, last, 0, 0, 0, page].join()) wrong++
+      }
+      await mesh.barrier()
+      return { alone, wrong }
+    },
+    pages,
+    rounds,
+  )
+  t.same(
+    counts.map(({ wrong }) => wrong),
+    [0, 0, 0],
+  )
+  t.equal(counts[1].alone, transport === 'shm' ? pages : 0)
+  await leaveAll(t, members)
+})
+
 t.test('prefetch: the pages are there, without faults', async (t) => {
   const members = await startMesh(t, 2)
   const [zero, one] = members as [Member, Member]

@@ -11,6 +11,7 @@ import {
   Cluster,
   type ClusterOptions,
   describeChoice,
+  type FillStep,
   type Member,
   type Message,
 } from '../protocol/support/cluster.js'
@@ -82,9 +83,15 @@ const WRITES = 4
 const MODIFIES = 8
 const LOADED = 16
 const LOADED_LAST = 32
-/** In bits 6 and 7: a thread that fills a page; and one that may not, which is not asleep. */
-const FILL_BITS = { add: 0x40, copy: 0x80, raise: 0xc0 } as const
-const FILL_STEPS = [undefined, 'add', 'copy', 'raise'] as const
+/** In bits 6 and 7 and ASLEEP: a thread that fills a page, or may not; neither is asleep. */
+const FILL_BITS = {
+  ...{ add: 0x40, copy: 0x80, raise: 0xc0 },
+  ...{ claim: ASLEEP | 0x80, raiseClaimed: ASLEEP | 0xc0 },
+} as const
+const FILLS = ASLEEP | 0xc0
+const FILL_STEPS = new Map(
+  Object.entries(FILL_BITS).map(([step, bits]) => [bits as number, step as FillStep]),
+)
 const REFUSED = ASLEEP | 0x40
 
 /** The whole of a small mesh that shares a few pages: test/protocol/support/cluster.ts. */
@@ -150,7 +157,9 @@ export class CoherenceWorld implements World<Choice> {
       case 'run':
       case 'add':
       case 'copy':
+      case 'claim':
       case 'raise':
+      case 'raiseClaimed':
         return base + 9
       case 'release':
         return base + 10
@@ -468,8 +477,8 @@ export class CoherenceWorld implements World<Choice> {
 
   private readThread(thread: Member['threads'][number], from: ByteReader): void {
     const flags = from.take()
-    const refused = (flags & REFUSED) === REFUSED
-    const fills = refused ? undefined : FILL_STEPS[flags >> 6]
+    const refused = (flags & FILLS) === REFUSED
+    const fills = FILL_STEPS.get(flags & FILLS)
     const rests = (flags & ASLEEP) !== 0 && !refused
     thread.state = flags === 0 ? 'idle' : (fills ?? (rests ? 'asleep' : 'running'))
     thread.refused = refused

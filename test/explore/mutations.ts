@@ -1,6 +1,7 @@
 import {
   DIRECTORY_TABLE,
   ENTRY_CLOSED,
+  EntryState,
   type EntryStateName,
 } from '../../dist/protocol/directory.js'
 import { Kind } from '../../dist/protocol/messages.js'
@@ -86,11 +87,17 @@ interface DirectoryParts extends Lists {
   hasQueue: unknown
   onRequest: unknown
   classify: unknown
-  pump: unknown
+  pump: (page: number) => void
   memberDown: unknown
   close: unknown
   perform: unknown
-  addSharer: unknown
+  tryRequest: unknown
+  tryClosed: (page: number, kind: number, requester: number) => boolean
+  onNotice: unknown
+  checkSender: (page: number, event: number, from: number) => void
+  run: (page: number, event: number, from: number) => void
+  discardHere: unknown
+  removeSharer: unknown
   words: Uint32Array
   indexOf: (page: number) => number
 }
@@ -278,16 +285,17 @@ const oneSided: Mutation[] = [
     },
   },
   {
-    name: 'the home adds a sharer in two accesses',
-    space: '3x1-one-sided-discards',
+    name: 'the home takes a sharer that is down out in two accesses',
+    space: '3x1-one-sided',
     pages: {
+      options: { deaths: 1 },
       mutate: patch<DirectoryParts>(
         directory,
-        'addSharer',
+        'removeSharer',
         (_original, { words, indexOf }) =>
           (page, rank) => {
             const sharers = Atomics.load(words, 2 * indexOf(page) + 1)
-            Atomics.store(words, 2 * indexOf(page) + 1, sharers | (1 << rank))
+            Atomics.store(words, 2 * indexOf(page) + 1, sharers & ~(1 << rank))
           },
       ),
     },
@@ -332,6 +340,94 @@ const oneSided: Mutation[] = [
     name: 'a thread copies the frame before it adds its member',
     space: '3x1-one-sided',
     pages: { sabotage: { copiesFirst: true } },
+  },
+  {
+    name: 'a thread makes its member the owner of a page that others share',
+    space: '3x1-one-sided-discards',
+    pages: { sabotage: { claimsWithout: 'sharers' } },
+  },
+  {
+    name: 'a thread makes its member the owner of a page that its home is taking away',
+    space: '3x1-one-sided-discards',
+    pages: { sabotage: { claimsWithout: 'control' } },
+  },
+  {
+    name: 'a thread writes to a page that was recalled before it had it',
+    space: '3x1-one-sided-discards',
+    pages: {
+      mutate: patch<PageTableParts>(
+        pageTable,
+        'step',
+        (original, { pageBytes }) =>
+          (page, event, ...rest) => {
+            const claiming = pageBytes[page] === PageState.claiming
+            original(page, event, ...rest)
+            if (claiming && event === PageEvent.recallWrite) pageBytes[page] = PageState.claiming
+          },
+      ),
+    },
+  },
+  {
+    name: 'the home closes an entry in two accesses',
+    space: '3x1-one-sided-discards',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'close',
+        (_original, { words, indexOf }) =>
+          (page) => {
+            const control = Atomics.load(words, 2 * indexOf(page))
+            const isOpen = (control & (ENTRY_CLOSED | 0xff)) === EntryState.clean
+            if (isOpen) Atomics.store(words, 2 * indexOf(page), control | ENTRY_CLOSED)
+            return isOpen
+          },
+      ),
+    },
+  },
+  {
+    name: 'the home serves a read without closing the entry',
+    space: '3x1-one-sided-discards',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'tryRequest',
+        (original, parts) => (page, kind, from) =>
+          kind === Kind.ReadRequest
+            ? parts.tryClosed(page, kind, from)
+            : original(page, kind, from),
+      ),
+    },
+  },
+  {
+    name: 'the home takes a notice of a copy given back without closing the entry',
+    space: '3x1-one-sided-discards',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'onNotice',
+        (_original, parts) => (page, event, from) => {
+          parts.checkSender(page, event, from)
+          parts.run(page, event, from)
+          parts.pump(page)
+        },
+      ),
+    },
+  },
+  {
+    name: 'the home gives its copy back with the entry open',
+    space: '2x1-batched-one-sided',
+    pages: {
+      mutate: patch<DirectoryParts>(
+        directory,
+        'discardHere',
+        (original, { words, indexOf }) =>
+          (page) => {
+            const given = original(page)
+            Atomics.and(words, 2 * indexOf(page), ~ENTRY_CLOSED)
+            return given
+          },
+      ),
+    },
   },
 ]
 

@@ -135,6 +135,12 @@ export const spaces: readonly Space[] = [
     },
     short,
   ),
+  pages(
+    '2x1-one-sided-six',
+    'two members, six times: prefetches, and discards in any state',
+    { ...{ members: 2, oneSided: true, discards: 'always', prefetches: true }, operations: 6 },
+    short,
+  ),
   pages('2x2', 'two pages of one home', { members: 2, pages: 2 }, short),
   pages('2x2-block', 'two pages, two homes', { members: 2, pages: 2, placement: 'block' }, short),
   locks(

@@ -69,7 +69,7 @@ t.test('states of pages', async (t) => {
   const ours = Object.entries(PageState).map(([name, value]) => {
     return [nameOf('state', name), value] as const
   })
-  t.equal(known.length, 8)
+  t.equal(known.length, 10)
   for (const name of known) t.equal(native(name), new Map(ours).get(name), name)
   t.equal(native('pageHeld'), PAGE_HELD)
   t.equal(native('pageDirect'), PAGE_DIRECT)
@@ -92,6 +92,8 @@ t.test('states of pages', async (t) => {
 
 t.test('directory entries', async (t) => {
   t.equal(native('entryClean'), EntryState.clean)
+  // Nobody is waiting: rank 0xff.
+  t.equal(native('controlOwnedAway'), (EntryState.ownedAway | (0xff << 24)) >>> 0)
   t.equal(native('controlStateMask'), ENTRY_CLOSED | ENTRY_BUSY | 0xff)
   t.equal(native('controlClosed'), ENTRY_CLOSED)
 })

@@ -376,7 +376,9 @@ t.test('the home gives back its own access', async (t) => {
     take()
     const can = state === 'ownedHere' || state === 'clean'
     t.equal(entry.discardHere(page), can, state)
-    t.strictSame(take(), !can ? [] : state === 'clean' ? ['dropHere'] : ['dropHere', 'open'])
+    t.strictSame(take(), can ? ['dropHere', 'open'] : [])
+    t.equal((entry.control(page) & ENTRY_CLOSED) !== 0, can, 'closed until the sink opens it')
+    t.notOk(entry.discardHere(page), 'nothing is left to give back')
     if (can) t.equal(picture(), state === 'clean' ? 'clean {1}' : 'clean {}')
   }
   const { entry, held } = make()
@@ -384,7 +386,8 @@ t.test('the home gives back its own access', async (t) => {
   t.notOk(entry.discardHere(page), 'not while it is held')
 })
 
-// What members on the same host see, who add themselves to entries that are clean and not closed.
+// What members on the same host see, who add themselves to entries that are clean and not closed,
+// and may then become owners.
 
 const OPEN_MASK = ENTRY_CLOSED | ENTRY_BUSY | 0xff
 const isOpen = (control: number): boolean => (control & OPEN_MASK) === EntryState.clean
@@ -393,7 +396,7 @@ const openEntry = ({ words }: Bench): void => void (words[2 * page] &= ~ENTRY_CL
 
 /** The accesses to the entry, but for reads of control, that found it open while something ran. */
 function accessesWhileOpen({ words }: Bench, run: () => void): string[] {
-  const names = ['load', 'store', 'or', 'and'] as const
+  const names = ['load', 'store', 'or', 'and', 'compareExchange'] as const
   const atomics = Atomics as unknown as Record<string, (...args: unknown[]) => unknown>
   const originals = names.map((name) => [name, atomics[name]] as const)
   const found: string[] = []
@@ -440,22 +443,58 @@ t.test('an entry becomes clean closed, and is opened when all is done', async (t
   }
 })
 
-t.test('the home closes an entry before it looks at who shares it, for a write', async (t) => {
-  const cases: readonly [keyof typeof Kind, number, EntryStateName][] = [
-    ['WriteRequest', reader, 'ownedAway'],
-    ['WriteRequest', newcomer, 'transferring'],
-    ['UpgradeRequest', reader, 'ownedAway'],
-    ['WriteRequest', home, 'transferring'],
+t.test('the home closes an entry before it does anything with it', async (t) => {
+  const cases: readonly [string, (entry: Directory) => void, EntryStateName][] = [
+    ['a reader more', (entry) => request(entry, 'ReadRequest', newcomer), 'clean'],
+    ['its only reader writes', (entry) => request(entry, 'WriteRequest', reader), 'ownedAway'],
+    ['another writes', (entry) => request(entry, 'WriteRequest', newcomer), 'transferring'],
+    ['an upgrade', (entry) => request(entry, 'UpgradeRequest', reader), 'ownedAway'],
+    ['the home writes', (entry) => request(entry, 'WriteRequest', home), 'transferring'],
+    ['a copy given back', (entry) => entry.onNotice(page, EntryEvent.discard, reader), 'clean'],
   ]
-  for (const [kind, from, next] of cases) {
+  for (const [name, how, next] of cases) {
     const bench = make()
     reach.clean(bench.entry)
     openEntry(bench)
-    const whileOpen = accessesWhileOpen(bench, () => request(bench.entry, kind, from))
-    t.strictSame(whileOpen, ['store control'], `${kind} from rank ${from}: that is to close it`)
+    const whileOpen = accessesWhileOpen(bench, () => how(bench.entry))
+    t.strictSame(whileOpen, ['compareExchange control'], `${name}: that is to close it`)
     t.equal(entryStateName(bench.entry.control(page)), next)
-    t.notOk(isClosed(bench), 'the mark is for clean entries only')
+    t.notOk(isClosed(bench), 'not any more, or not a clean entry')
   }
+})
+
+// A member on this host has made itself the owner of a page that nobody else had.
+const ownControl = (EntryState.ownedAway | (owner << 16) | (0xff << 24)) >>> 0
+const claim = ({ words }: Bench): void => {
+  words[2 * page] = ownControl
+  words[2 * page + 1] = 0
+}
+
+t.test('a member that makes itself the owner is seen, whenever it comes', async (t) => {
+  // Just when the home was about to close the entry.
+  const bench = make()
+  reach.clean(bench.entry)
+  openEntry(bench)
+  const { compareExchange } = Atomics
+  t.teardown(() => (Atomics.compareExchange = compareExchange))
+  Atomics.compareExchange = ((array: Int32Array, index: number, from: number, next: number) => {
+    if (bench.words[2 * page] !== ownControl) claim(bench)
+    return compareExchange(array, index, from, next)
+  }) as typeof compareExchange
+  bench.take()
+  request(bench.entry, 'ReadRequest', newcomer)
+  t.strictSame(bench.take(), ['RecallRead(2,0)→3'])
+  t.equal(bench.picture(), 'sharing {}')
+})
+
+t.test('a page is lost whose owner made itself that when it was down already', async (t) => {
+  const bench = make()
+  bench.entry.memberDown(owner, [[page, 1]])
+  claim(bench)
+  bench.take()
+  request(bench.entry, 'WriteRequest', newcomer)
+  t.strictSame(bench.take(), ['Lost(3,0)→2'])
+  t.equal(entryStateName(bench.entry.control(page)), 'lost')
 })
 
 t.test('an entry that was closed for nothing is open again', async (t) => {

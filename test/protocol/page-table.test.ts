@@ -32,9 +32,8 @@ none
   discard        none
   lost           none lost:home=0:owner=3
   forbidHere     none
-  dropHere       none
   impossible: data dataToConfirm grant grantToConfirm grantPending ack lastAck recallRead
-  impossible: recallWrite discardSent lowerHere
+  impossible: recallWrite discardSent lowerHere dropHere
 read
   readFault      read wake
   writeFault     upgrading UpgradeRequest→0
@@ -126,6 +125,26 @@ fillingInVain
   lost           fillingInVain
   impossible: data dataToConfirm grant grantToConfirm grantPending ack lastAck recallRead
   impossible: recallWrite discardSent lowerHere forbidHere dropHere
+claiming
+  readFault      claimingHeard
+  writeFault     claimingHeard
+  invalidate     fillingInVain InvalidateAck→2
+  recallRead     fillingInVain page:Data(0,1)→2 page:WriteBack→0
+  recallWrite    fillingInVain page:DataExclusive(0,1)→2
+  discard        claiming
+  lost           fillingInVain
+  impossible: data dataToConfirm grant grantToConfirm grantPending ack lastAck discardSent
+  impossible: lowerHere forbidHere dropHere
+claimingHeard
+  readFault      claimingHeard
+  writeFault     claimingHeard
+  invalidate     fillingInVain InvalidateAck→2
+  recallRead     fillingInVain page:Data(0,1)→2 page:WriteBack→0
+  recallWrite    fillingInVain page:DataExclusive(0,1)→2
+  discard        claimingHeard
+  lost           fillingInVain
+  impossible: data dataToConfirm grant grantToConfirm grantPending ack lastAck discardSent
+  impossible: lowerHere forbidHere dropHere
 discarding
   readFault      discarding
   writeFault     discarding
@@ -194,6 +213,11 @@ const reach: Record<PageStateName, (table: PageTable, bytes: Uint8Array) => void
     reach.filling(table, bytes)
     fault(table, 'readFault')
   },
+  claiming: (_table, bytes) => (bytes[page] = PageState.claiming),
+  claimingHeard: (table, bytes) => {
+    reach.claiming(table, bytes)
+    fault(table, 'writeFault')
+  },
   discarding: (table, bytes) => {
     reach.read(table, bytes)
     table.step(page, PageEvent.discard, me, NOBODY)
@@ -257,7 +281,7 @@ const states = Object.keys(PageState) as PageStateName[]
 
 t.test('each state and each event is written down, and no other', async (t) => {
   t.strictSame(uncovered(expected, states, PAGE_EVENTS), [])
-  t.equal(states.length * PAGE_EVENTS.length, 198, 'a cell is new: say here what it does')
+  t.equal(states.length * PAGE_EVENTS.length, 234, 'a cell is new: say here what it does')
 })
 
 t.test('what is not written down is noticed', async (t) => {
@@ -274,7 +298,7 @@ t.test('each cell does what is written down', async (t) => {
       exercised++
     }
   }
-  t.equal(exercised, 198)
+  t.equal(exercised, 234)
 })
 
 t.test('the bits of a state say what native code may do', async (t) => {
@@ -282,7 +306,7 @@ t.test('the bits of a state say what native code may do', async (t) => {
     const byte = PageState[state]
     t.equal(permits(byte, 'read'), /^(read|write|upgrading|upgradeCollecting)$/.test(state), state)
     t.equal(permits(byte, 'write'), state === 'write', state)
-    t.equal((byte & 0x04) !== 0, /ing(InVain)?$/i.test(state), `${state}: pending`)
+    t.equal((byte & 0x04) !== 0, /ing(InVain|Heard)?$/i.test(state), `${state}: pending`)
     t.equal((byte & 0x80) !== 0, /^(reading|writing)$/.test(state), `${state}: takes bytes`)
     t.equal(byte & PAGE_HELD, 0, state)
     t.equal(byte & PAGE_DIRECT, 0, state)
@@ -422,7 +446,7 @@ t.test('what is asked of a home that is down is lost; what is here stays', async
     reach[state](table, bytes)
     take()
     table.memberDown(home)
-    if (state.startsWith('filling')) {
+    if (state.startsWith('filling') || state.startsWith('claiming')) {
       // Its thread goes on, and is told when it asks.
       t.strictSame([stateName(table.byte(page)), ...take()], ['fillingInVain'], state)
       continue

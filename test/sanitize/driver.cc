@@ -87,7 +87,8 @@ class Member final : public FaultSink, public TransportClient {
   }
 
   // No member of this driver shares memory with another.
-  bool ReadDirectly(Region*, uint32_t) override { return false; }
+  bool ReadDirectly(Region*, uint32_t, Access) override { return false; }
+  bool ClaimDirectly(Region*, uint32_t) override { return false; }
   bool MayAnswer(Region*, uint32_t) override { return false; }
   SendResult SendRequest(Region*, uint32_t page, uint8_t pending, uint32_t slot) override {
     const Record record = RecordOf(KindFor(pending), page);

@@ -37,6 +37,8 @@ const THREAD_WAKE_NS = 8_000
 const STEP_NS = 700
 const TRAP_NS = 1_500
 const TOUCH_NS = 100
+/** Nobody, as a control word has it. */
+const NOBODY_HERE = 0xff
 const ADD_NS = 200
 const COPY_NS = 1_000
 const RESUME_HOLD_NS = 4e6 // lib/engine/engine-region.ts
@@ -291,7 +293,7 @@ export class Member implements CoherenceSink {
       thread.hop = 0
       this.world.counts.faults++
     }
-    if (this.mayFill(page, access)) {
+    if (this.mayFill(page)) {
       // Neither asleep nor at a touch: nobody wakes it.
       this.states[page] = PageState.filling
       return this.later(ADD_NS, () => this.addSelf(thread))
@@ -300,47 +302,74 @@ export class Member implements CoherenceSink {
     this.requestPage(page, access)
   }
 
-  // A read without asking; Fill in native/memory/fault.cc.
+  // A read or write without asking; Fill in native/memory/fault.cc.
 
-  private mayFill(page: number, access: Access): boolean {
+  private mayFill(page: number): boolean {
     const { settings, homes } = this.world
-    if (!settings.oneSided || settings.members > NATIVE_MEMBERS || access !== 'read') return false
+    if (!settings.oneSided || settings.members > NATIVE_MEMBERS) return false
     return homes.homeOf(page) !== this.rank && this.states[page] === PageState.none
   }
 
   private addSelf(thread: Thread): void {
-    const { page } = thread
+    const { page, access } = thread
     const home = this.world.members[this.world.homes.homeOf(page)]
-    if (this.members.isUp(home.rank) && home.takeSharer(page, this.rank)) {
+    if (this.members.isUp(home.rank) && home.takeSharer(page, this.rank, access)) {
       return this.later(COPY_NS, () => {
         this.frames[page] = home.frames[page]
-        this.endFilling(thread)
+        if (access === 'write') this.claimPage(thread, home)
+        else this.endFilling(thread, PageState.read)
       })
     }
-    if (this.states[page] !== PageState.filling) return this.endFilling(thread)
+    if (this.states[page] !== PageState.filling) return this.endFilling(thread, PageState.none)
     this.states[page] = PageState.none
     thread.state = 'asleep'
-    this.requestPage(page, 'read')
+    this.requestPage(page, access)
+  }
+
+  private claimPage(thread: Thread, home: Member): void {
+    const { page } = thread
+    if (this.states[page] !== PageState.filling) return this.endFilling(thread, PageState.none)
+    this.states[page] = PageState.claiming
+    this.later(ADD_NS, () => {
+      const claimed = this.members.isUp(home.rank) && home.giveOwnership(page, this.rank)
+      // Whatever comes between the two finds the page claimed, and the thread not through yet.
+      this.later(ADD_NS, () => {
+        this.endFilling(thread, claimed ? PageState.write : PageState.read)
+      })
+    })
   }
 
   /** From outside: one compare-and-swap of the entry. */
-  private takeSharer(page: number, rank: number): boolean {
+  private takeSharer(page: number, rank: number, access: Access): boolean {
     const entry = 2 * this.world.homes.indexOf(page)
     const clean = (this.directory[entry] & OPEN_MASK) === EntryState.clean
-    const shares = (this.directory[entry + 1] & (1 << rank)) !== 0
-    if (!clean || shares || this.world.hasDiscardUnderWay(rank, this.rank)) return false
+    const inTheWay = access === 'write' ? ~0 : 1 << rank
+    const shared = (this.directory[entry + 1] & inTheWay) !== 0
+    if (!clean || shared || this.world.hasDiscardUnderWay(rank, this.rank)) return false
     this.directory[entry + 1] |= 1 << rank
     return true
   }
 
-  private endFilling(thread: Thread): void {
-    const { page } = thread
-    if (this.states[page] !== PageState.filling) {
+  /** The same, to make a member the owner. */
+  private giveOwnership(page: number, rank: number): boolean {
+    const entry = 2 * this.world.homes.indexOf(page)
+    const clean = (this.directory[entry] & OPEN_MASK) === EntryState.clean
+    if (!clean || this.directory[entry + 1] !== (1 << rank) >>> 0) return false
+    this.directory[entry] = (EntryState.ownedAway | (rank << 16) | (NOBODY_HERE << 24)) >>> 0
+    this.directory[entry + 1] = 0
+    return true
+  }
+
+  private endFilling(thread: Thread, settled: number): void {
+    const { page, access } = thread
+    if (this.states[page] === PageState.fillingInVain) {
       this.states[page] = PageState.none
       thread.state = 'asleep'
-      return this.ask(() => this.touch(page, 'read'))
+      return this.ask(() => this.touch(page, access))
     }
-    this.states[page] = PageState.read
+    const heard = this.states[page] === PageState.claimingHeard
+    this.states[page] = settled
+    if (heard) this.ask(() => this.touch(page, access))
     this.wakeThreads(page)
     this.tryTouch(thread)
   }

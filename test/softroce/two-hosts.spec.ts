@@ -70,7 +70,7 @@ function checkWork(t: Test, lines: readonly Line[]): void {
     const faults = Number(line.readFaults) + Number(line.writeFaults)
     const packets = faults + Number(line.pagesReceived)
     t.equal(line.transport, 'verbs')
-    t.ok(faults > 20, `rank ${line.rank}: ${faults} faults`)
+    t.ok(faults >= 10, `rank ${line.rank}: ${faults} faults`)
     t.ok(Number(line.verbsMessages) >= faults)
     // A page comes in a packet of its own, and its record in another.
     for (const name of ['sent_pkts', 'rcvd_pkts']) {

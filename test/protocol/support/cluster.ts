@@ -47,7 +47,7 @@ const ACCEPTS_DATA = 0x80 // native/memory/page_state.h
 const EXPECTS_WRITE_BACK = 0x80 // native/binding/session.cc
 
 /** What a thread that fills a page by itself does next; native/memory/fault.cc. */
-export type FillStep = 'add' | 'copy' | 'raise'
+export type FillStep = 'add' | 'copy' | 'claim' | 'raise' | 'raiseClaimed'
 
 interface Thread {
   page: number
@@ -73,6 +73,8 @@ type Action =
 
 /** What a thread looks at before it adds its member to the sharers. */
 export type AddRule = 'control' | 'discard'
+/** What a thread looks at before it makes its member the owner. */
+export type ClaimRule = 'control' | 'sharers'
 
 /** Ways to break the world around the protocol, to prove that the checks notice. */
 export interface Sabotage {
@@ -95,6 +97,8 @@ export interface Sabotage {
    * it looks before, when it begins.
    */
   readonly addsWithout?: AddRule
+  /** What a thread does not look at when it makes its member the owner. */
+  readonly claimsWithout?: ClaimRule
   /** A notice that a copy was given back counts as seen when the home takes it up, not after. */
   readonly endsDiscardEarly?: boolean
   /** A thread copies the frame first, and adds its member then. */
@@ -140,7 +144,10 @@ export interface ClusterOptions {
   readonly sendFails?: () => boolean
   /** Faulting threads look for the answers to their own requests, past whatever is before them. */
   readonly direct?: boolean
-  /** All members are on one host: a thread that reads may copy the home's frame by itself. */
+  /**
+   * All members are on one host: a thread that reads may copy the home's frame by itself, and one
+   * that writes may own a page that nobody else has.
+   */
   readonly oneSided?: boolean
   /**
    * Threads do so also where their member is a sharer already, without having a copy. Native code
@@ -175,7 +182,7 @@ export type Choice =
   | { readonly do: 'event' | 'fault' | 'action' | 'open' | 'send'; at: number }
   | { readonly do: 'release'; at: number; page: number }
   | { readonly do: 'noticeDown'; at: number; down: number }
-  /** While the engine of `at` takes a step, a thread of `by` adds its member to an entry there. */
+  /** While the engine of `at` takes a step, a thread of `by` changes an entry there. */
   | {
       readonly do: 'amid'
       at: number
@@ -201,8 +208,8 @@ export const begins = (choice: Choice): boolean =>
 const ENGINE_STEPS: ReadonlySet<string> = new Set([
   ...['arrive', 'event', 'fault', 'release', 'noticeDown', 'prefetch', 'discard'],
 ])
-/** At so many places within one step of an engine somebody may add itself; three are enough. */
-export const ADD_PLACES = 4
+/** At so many places within one step of an engine somebody may change an entry; fewer are enough. */
+export const ADD_PLACES = 5
 
 /** What is checked, by name. */
 export type Invariant =
@@ -421,13 +428,13 @@ export class Member implements CoherenceSink {
 
   private mayFill({ page, access, refused }: Thread): boolean {
     const { options, sabotage, homes } = this.cluster
-    if (options.oneSided !== true || access !== 'read' || refused) return false
+    if (options.oneSided !== true || refused) return false
     if (homes.homeOf(page) === this.rank || this.states[page] !== PageState.none) return false
-    return sabotage.addsWithout !== 'control' || this.mayAdd(page, undefined)
+    return sabotage.addsWithout !== 'control' || this.mayAdd(page, access, undefined)
   }
 
   /** Whether one compare-and-swap of the entry at its home adds this member to the sharers. */
-  mayAdd(page: number, without = this.cluster.sabotage.addsWithout): boolean {
+  mayAdd(page: number, access: Access, without = this.cluster.sabotage.addsWithout): boolean {
     const { homes, members, options } = this.cluster
     const home = members[homes.homeOf(page)]
     const [control, sharers] = home.entryWords(page)
@@ -436,7 +443,9 @@ export class Member implements CoherenceSink {
     // itself no more.
     if ((this.down & (1 << home.rank)) !== 0) return false
     if (without !== 'control' && (control & ADD_MASK) !== EntryState.clean) return false
-    if (options.fillsAgain !== true && (sharers & bit) !== 0) return false
+    if (access === 'write' ? sharers !== 0 : options.fillsAgain !== true && (sharers & bit) !== 0) {
+      return false
+    }
     return without === 'discard' || !this.cluster.isDiscardUnderWay(this.rank, home, page)
   }
 
@@ -445,10 +454,21 @@ export class Member implements CoherenceSink {
     return [this.directory[entry], this.directory[entry + 1]]
   }
 
-  add(thread: Thread): void {
-    const { page } = thread
+  /** Whether one compare-and-swap of the entry at its home makes this member the owner. */
+  mayClaim(page: number): boolean {
     const { homes, members, sabotage } = this.cluster
-    if (this.mayAdd(page)) {
+    const home = members[homes.homeOf(page)]
+    const [control, sharers] = home.entryWords(page)
+    if ((this.down & (1 << home.rank)) !== 0) return false
+    const without = sabotage.claimsWithout
+    if (without !== 'control' && (control & ADD_MASK) !== EntryState.clean) return false
+    return without === 'sharers' || sharers === 1 << this.rank
+  }
+
+  add(thread: Thread): void {
+    const { page, access } = thread
+    const { homes, members, sabotage } = this.cluster
+    if (this.mayAdd(page, access)) {
       members[homes.homeOf(page)].directory[2 * homes.indexOf(page) + 1] |= 1 << this.rank
       thread.state = sabotage.copiesFirst === true ? 'raise' : 'copy'
     } else if (this.states[page] === PageState.filling) {
@@ -470,23 +490,51 @@ export class Member implements CoherenceSink {
     this.frames[page] = members[homes.homeOf(page)].frames[page]
     this.forgetLoaded(page)
     thread.state = sabotage.copiesFirst === true ? 'add' : 'raise'
+    if (thread.access === 'read' || sabotage.copiesFirst === true) return
+    if (this.states[page] !== PageState.filling) return this.fillAnew(thread)
+    this.states[page] = PageState.claiming
+    thread.state = 'claim'
+  }
+
+  claim(thread: Thread): void {
+    const { page } = thread
+    const { homes, members } = this.cluster
+    if (!this.mayClaim(page)) {
+      thread.state = 'raise'
+      return
+    }
+    const { directory } = members[homes.homeOf(page)]
+    const entry = 2 * homes.indexOf(page)
+    directory[entry] = (EntryState.ownedAway | (this.rank << 16) | (0xff << 24)) >>> 0
+    directory[entry + 1] = 0
+    thread.state = 'raiseClaimed'
   }
 
   raise(thread: Thread): void {
-    const { page } = thread
-    if (this.states[page] !== PageState.filling && this.cluster.sabotage.raisesInVain !== true) {
-      return this.fillAnew(thread)
-    }
-    this.states[page] = PageState.read
+    this.endFilling(thread, PageState.read)
+  }
+
+  raiseClaimed(thread: Thread): void {
+    this.endFilling(thread, PageState.write)
+  }
+
+  private endFilling(thread: Thread, settled: number): void {
+    const { page, access } = thread
+    const state = this.states[page]
+    const inVain = state === PageState.fillingInVain
+    if (inVain && this.cluster.sabotage.raisesInVain !== true) return this.fillAnew(thread)
+    this.states[page] = settled
     thread.state = 'running'
     this.wakeThreads(page)
+    if (state === PageState.claimingHeard) this.faults.push({ page, access, unsentState: 0 })
   }
 
   /** It was in vain: the engine asks for the page. */
   private fillAnew(thread: Thread): void {
-    this.states[thread.page] = PageState.none
+    const { page, access } = thread
+    this.states[page] = PageState.none
     thread.state = 'asleep'
-    this.faults.push({ page: thread.page, access: 'read', unsentState: 0 })
+    this.faults.push({ page, access, unsentState: 0 })
   }
 
   private use(thread: Thread): void {
@@ -639,7 +687,7 @@ export class Member implements CoherenceSink {
 /** What native code compares of a control word: the state, and that it is neither busy nor closed. */
 const ADD_MASK = ENTRY_CLOSED | ENTRY_BUSY | 0xff
 const isFilling = ({ state }: Thread): boolean =>
-  state === 'add' || state === 'copy' || state === 'raise'
+  state !== 'idle' && state !== 'running' && state !== 'asleep'
 
 const REQUEST_OF: ReadonlyMap<number, number> = new Map([
   [PageState.reading, Kind.ReadRequest],
@@ -776,14 +824,14 @@ export class Cluster {
     return found
   }
 
-  /** Members add themselves to entries also in the middle of a step of the home's engine. */
+  /** Members change entries also in the middle of a step of the home's engine. */
   private addsAmid(found: Choice[]): void {
     const steps = found.filter((choice) => ENGINE_STEPS.has(choice.do))
     if (steps.length === 0) return
     for (const { rank: by, alive, threads } of this.members) {
       if (!alive) continue
       threads.forEach(({ state, page }, thread) => {
-        if (state !== 'add') return
+        if (state !== 'add' && state !== 'claim') return
         const home = this.homes.homeOf(page)
         for (const step of steps) {
           if (step.at !== home || step.do === 'amid') continue
@@ -941,7 +989,9 @@ export class Cluster {
         return member.run(member.threads[choice.thread])
       case 'add':
       case 'copy':
+      case 'claim':
       case 'raise':
+      case 'raiseClaimed':
         return member[choice.do](member.threads[choice.thread])
       case 'amid':
         return this.amid(member, choice)
@@ -992,22 +1042,26 @@ export class Cluster {
   /**
    * A step of the home's engine, and a thread of another member adds itself just before the engine
    * looks at the sharers, or changes the entry: before the first access to the entry of this kind at
-   * which it can, the second, and so on.
+   * which it can, the second, and so on. One that makes its member the owner does so before any
+   * access.
    */
   private amid(home: Member, { by, thread, place, step }: Choice & { do: 'amid' }): void {
     const member = this.members[by]
     const adding = member.threads[thread]
+    const claims = adding.state === 'claim'
     const entry = 2 * this.homes.indexOf(adding.page)
     let left = place
     const before = (array: unknown, index: number, writes: boolean): void => {
-      const matters = index === entry + 1 || (index === entry && writes)
+      const matters = index === entry + 1 || (index === entry && (writes || claims))
       // The directory looks at the same memory by an array of its own.
       const ofEntries = (array as ArrayBufferView).buffer === home.directory.buffer
-      if (!ofEntries || !matters || adding.state !== 'add') return
-      if (!member.mayAdd(adding.page) || --left > 0) return
-      this.trace?.push(`    rank ${by} adds itself`)
+      if (!ofEntries || !matters || adding.state !== (claims ? 'claim' : 'add')) return
+      const { page, access } = adding
+      if (!(claims ? member.mayClaim(page) : member.mayAdd(page, access)) || --left > 0) return
+      this.trace?.push(`    rank ${by} ${claims ? 'makes itself the owner' : 'adds itself'}`)
       this.latestAdd = Math.max(this.latestAdd, place)
-      member.add(adding)
+      if (claims) member.claim(adding)
+      else member.add(adding)
     }
     watchAtomics(before, () => this.carryOut(home, step))
   }
@@ -1065,7 +1119,7 @@ export class Cluster {
       const owned = state === EntryState.ownedAway || (control & ENTRY_BUSY) !== 0
       const byte = member.states[page]
       const asks = (byte & 0x0c) === 0x0c && byte !== PageState.fillingInVain
-      const wants = asks || permits(byte, 'write')
+      const wants = asks || permits(byte, 'write') || byte === PageState.claiming
       if (wants || home === member.rank || (owned && owner === member.rank)) {
         this.mayBeLost[page] |= bit
       }
