@@ -32,6 +32,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("die", Die);
   add("probe", Probe);
   add("rdmaDevices", RdmaDevices);
+#ifdef PAGEMESH_STAMPS
+  add("stamps", Stamps);
+#endif
   exports.Set("constants", Constants(env));
   return exports;
 }

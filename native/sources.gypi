@@ -7,6 +7,7 @@
       'native/base/check.cc',
       'native/base/sealed_memory.cc',
       'native/base/spin.cc',
+      'native/base/stamps.cc',
       'native/binding/arguments.cc',
       'native/binding/exports_machine.cc',
       'native/binding/exports_region.cc',

@@ -1,15 +1,18 @@
 // The development build, by cmake-js: warnings are errors, compile_commands.json for editors and
-// clang-tidy, and with --sanitize AddressSanitizer and UndefinedBehaviorSanitizer.
+// clang-tidy, and with --sanitize AddressSanitizer and UndefinedBehaviorSanitizer. With --stamps it is
+// the addon that keeps time stamps of faults, for the benchmark of their anatomy.
 //
-//   node scripts/cmake.mjs [--sanitize] [--configure]
+//   node scripts/cmake.mjs [--sanitize | --stamps] [--configure]
 import { spawnSync } from 'node:child_process'
 import { nodeHeadersPrefix } from './node-headers.mjs'
 
 const sanitize = process.argv.includes('--sanitize')
 const command = process.argv.includes('--configure') ? 'configure' : 'compile'
-const folder = sanitize ? 'build-sanitize' : 'build-cmake'
+const stamps = process.argv.includes('--stamps')
+const folder = sanitize ? 'build-sanitize' : stamps ? 'build-stamps' : 'build-cmake'
 const args = ['node_modules/cmake-js/bin/cmake-js', command, '-O', folder, '--log-level', 'error']
 args.push(`--CDPAGEMESH_SANITIZE=${sanitize ? 'ON' : 'OFF'}`)
+args.push(`--CDPAGEMESH_STAMPS=${stamps ? 'ON' : 'OFF'}`)
 if (sanitize) args.push('--debug')
 
 const env = { ...process.env }

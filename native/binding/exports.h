@@ -36,6 +36,9 @@ Napi::Value CountWaitersOf(const Napi::CallbackInfo& info);
 // exports_machine.cc
 Napi::Value Probe(const Napi::CallbackInfo& info);
 Napi::Value RdmaDevices(const Napi::CallbackInfo& info);
+#ifdef PAGEMESH_STAMPS
+Napi::Value Stamps(const Napi::CallbackInfo& info);
+#endif
 Napi::Object Constants(Napi::Env env);
 
 }  // namespace pagemesh

@@ -4,7 +4,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/stamps.h"
 #include "base/unique_fd.h"
+#include "binding/arguments.h"
 #include "binding/exports.h"
 #include "binding/session.h"
 #include "transport/verbs/verbs_inventory.h"
@@ -80,6 +82,24 @@ Napi::Value RdmaDevices(const Napi::CallbackInfo& info) {
   return result;
 }
 
+#ifdef PAGEMESH_STAMPS
+// stamps(room): what was kept since the last call, four numbers for each: when, what, region, page.
+Napi::Value Stamps(const Napi::CallbackInfo& info) {
+  const uint32_t room = Uint32Argument(info, 0);
+  if (!info[0].IsNumber() || room > kMostStamps) return ThrowErrno(info.Env(), "stamps", EINVAL);
+  const std::vector<KeptStamp> taken = TakeStamps(room);
+  Napi::Float64Array result = Napi::Float64Array::New(info.Env(), 4 * taken.size());
+  size_t at = 0;
+  for (const KeptStamp& stamp : taken) {
+    result[at++] = static_cast<double>(stamp.ns);
+    result[at++] = static_cast<double>(stamp.point);
+    result[at++] = stamp.region;
+    result[at++] = stamp.page;
+  }
+  return result;
+}
+#endif
+
 // The numbers that TypeScript writes down a second time; test/native/constants.test.ts compares.
 Napi::Object Constants(Napi::Env env) {
   Napi::Object all = Napi::Object::New(env);
@@ -137,6 +157,26 @@ Napi::Object Constants(Napi::Env env) {
   set("wordCompares", kWordCompares);
   set("protectWake", kProtectWake);
   set("protectInvalidate", kProtectInvalidate);
+#ifdef PAGEMESH_STAMPS
+  const std::pair<const char*, Point> points[] = {
+      {"pointEntered", Point::kEntered},
+      {"pointFound", Point::kFound},
+      {"pointCopied", Point::kCopied},
+      {"pointAsking", Point::kAsking},
+      {"pointPosted", Point::kPosted},
+      {"pointSent", Point::kSent},
+      {"pointEngineAwake", Point::kEngineAwake},
+      {"pointSeen", Point::kSeen},
+      {"pointHanded", Point::kHanded},
+      {"pointStepped", Point::kStepped},
+      {"pointProtected", Point::kProtected},
+      {"pointCame", Point::kCame},
+      {"pointWoken", Point::kWoken},
+      {"pointRaised", Point::kRaised},
+      {"pointLeft", Point::kLeft},
+  };
+  for (const auto& [name, point] : points) set(name, static_cast<uint32_t>(point));
+#endif
   return all;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/futex_lock.h"
+#include "base/stamps.h"
 #include "transport/shm/shm_transport.h"
 #include "transport/tcp/tcp_transport.h"
 #include "transport/verbs/verbs_transport.h"
@@ -54,6 +55,14 @@ void* EndStuckProcess(void* exit_code) {
     nanosleep(&pause, nullptr);
     if (CountWaiters(nullptr, 0, 0) > 0)
       _exit(static_cast<int>(reinterpret_cast<intptr_t>(exit_code)));
+  }
+}
+
+void StampHanded(const Entry* events, uint32_t count) {
+  if (!StampsAreKept()) return;
+  for (uint32_t i = 0; i < count; i++) {
+    const bool of_page = events[i].kind == kEventMessage || events[i].kind == kEventFault;
+    if (of_page) Stamp(Point::kHanded, events[i].record.region, events[i].record.page);
   }
 }
 
@@ -249,8 +258,10 @@ bool Session::ReadDirectly(Region* region, uint32_t page, Access access) {
   do {
     if ((now & kControlStateMask) != kEntryClean || (now & in_the_way) != 0) return false;
   } while (!entry->compare_exchange_weak(now, now | SharerBit(options_.rank)));
+  Stamp(Point::kFound, region->options().id, page);
   const size_t frame_at = static_cast<size_t>(page) * region->page_bytes();
   memcpy(region->frame(page), theirs.frames + frame_at, region->page_bytes());
+  Stamp(Point::kCopied, region->options().id, page);
   CountReceived(region);
   region->stats().direct_reads.fetch_add(1, std::memory_order_relaxed);
   return true;
@@ -279,7 +290,10 @@ SendResult Session::SendRequest(Region* region, uint32_t page, uint8_t pending_s
   record.region = region->options().id;
   record.page = page;
   const int home = static_cast<int>(region->HomeOf(page));
-  return transport_->TrySend(home, record, slot) ? SendResult::kSent : SendResult::kUnsent;
+  Stamp(Point::kAsking, record.region, page);
+  const bool sent = transport_->TrySend(home, record, slot);
+  Stamp(Point::kSent, record.region, page);
+  return sent ? SendResult::kSent : SendResult::kUnsent;
 }
 
 uint32_t Session::SendReads(Region* region, const uint32_t* pages, uint32_t count, void* scratch) {
@@ -322,11 +336,13 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
   if (event_capacity > 0) transport_->MarkStepped();  // not for actions in the midst of events
   Perform(actions, action_count, blobs_out, blobs_out_bytes);
   transport_->Flush();
+  if (action_count > 0) Stamp(Point::kSent, 0, kNoPage);
   for (bool waited = false; event_count_ == 0; waited = true) {
     if (stopped_.load()) return -1;
     if (waited && timeout_ms >= 0) break;
     Poll(timeout_ms);
   }
+  StampHanded(events_, event_count_);
   return static_cast<int>(event_count_);
 }
 
@@ -387,6 +403,7 @@ void Session::Sleep(int timeout_ms) {
   }
   epoll_event ready[kMaxReady];
   const int count = epoll_wait(epoll_.get(), ready, kMaxReady, busy ? 0 : timeout_ms);
+  Stamp(Point::kEngineAwake, 0, kNoPage);
   sleeping_.store(false);
   transport_->Disarm();
   for (int i = 0; i < count; i++) {
@@ -490,7 +507,9 @@ uint32_t Session::PerformProtect(const Entry* actions, uint32_t at, uint32_t cou
   }
   Region* region = FindRegionById(first.record.region);
   PM_CHECK_STATE(region != nullptr, first.record.region, first.record.page);
+  Stamp(Point::kStepped, first.record.region, first.record.page);
   region->Protect(first.record.page, pages, static_cast<int>(first.words[0]));
+  Stamp(Point::kProtected, first.record.region, first.record.page);
   if ((first.words[2] & kProtectInvalidate) != 0) {
     region->stats().invalidations.fetch_add(pages, std::memory_order_relaxed);
   }
@@ -513,6 +532,7 @@ void Session::PerformWord(const Entry& action) {
 }
 
 void Session::PerformSend(const Entry& action, const uint8_t* blobs, size_t blobs_bytes) {
+  Stamp(Point::kStepped, action.record.region, action.record.page);
   const uint8_t* payload = nullptr;
   switch (action.kind) {
     case kActionSend:
@@ -570,6 +590,7 @@ uint8_t* Session::FrameFor(int rank, const Record& record, size_t* length) {
 }
 
 bool Session::OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) {
+  Stamp(Point::kSeen, record.region, record.page);
   if (record.kind == kKindData && TakeAhead(rank, record)) return true;
   if (record.kind == kKindReadRequest && rank != kNoRank && transport_->TakesRuns(rank)) {
     if (answer_count_ == kMostAnswers) return false;
@@ -631,6 +652,7 @@ bool Session::AnswerSoon(int rank, const Record& request) {
   } else {
     return false;
   }
+  Stamp(Point::kStepped, request.region, page);
   Record& answer = answers_[answer_count_++];
   answer = {};
   answer.payload_bytes = static_cast<uint32_t>(region->page_bytes());
@@ -669,6 +691,7 @@ bool Session::LowerHere(Region* region, uint32_t page) {
 
 void Session::LowerRun() {
   if (lowered_count_ > 0) lowered_region_->Protect(lowered_first_, lowered_count_, PROT_READ);
+  if (lowered_count_ > 0) Stamp(Point::kProtected, lowered_region_->options().id, lowered_first_);
   for (uint32_t i = 0; i < lowered_count_; i++) {
     lowered_region_->ClearControl(lowered_region_->HomeIndexOf(lowered_first_ + i), kControlClosed);
   }
@@ -682,6 +705,7 @@ void Session::FlushAnswers() {
   if (answer_count_ == 0) return;
   LowerRun();
   transport_->Flush();
+  Stamp(Point::kSent, 0, kNoPage);
   answer_count_ = 0;
 }
 
@@ -690,7 +714,10 @@ bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, cons
   Region* region = nullptr;
   if (!MayAnswerRead(rank, request, &region)) return false;
   const uint32_t home_index = region->HomeIndexOf(request.page);
+  if ((region->control_word(home_index) & kControlStateMask) != kEntryClean) return false;
+  Stamp(Point::kSeen, request.region, request.page);
   if (!AddSharer(region, home_index, rank)) return false;
+  Stamp(Point::kStepped, request.region, request.page);
   *answer = {};
   answer->payload_bytes = static_cast<uint32_t>(region->page_bytes());
   answer->kind = kKindData;
@@ -734,6 +761,7 @@ Region* Session::StepAnswer(int rank, const Record& record) {
   do {
     if ((now & ~kPageHeld) != (from | kPageDirect)) return nullptr;
   } while (!state.compare_exchange_weak(now, static_cast<uint8_t>(to | (now & kPageHeld))));
+  Stamp(Point::kCame, record.region, record.page);
   if (payload_bytes > 0) CountReceived(region);
   return region;
 }

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/futex_lock.h"
 #include "base/spin.h"
+#include "base/stamps.h"
 #include "memory/prefetch.h"
 
 namespace pagemesh {
@@ -268,7 +269,9 @@ void WaitForGrant(Region* region, uint32_t page, Access access) {
     if (region->RaiseIfPermitted(page, access, Region::Raise::kAlone, &parked)) break;
     if (!Ask(region, page, access, slot)) continue;
     WaitForAnswer(waiter, region, page, access);
+    Stamp(Point::kWoken, region->options().id, page);
   }
+  Stamp(Point::kRaised, region->options().id, page);
   ReleaseWaiter(waiter);
   region->stats().wait_ns.fetch_add(NowNs() - start_ns, std::memory_order_relaxed);
 }
@@ -383,6 +386,7 @@ bool ServeFault(uintptr_t address, Access access) {
   Region* region = FindRegion(address);
   if (region == nullptr) return false;
   const uint32_t page = static_cast<uint32_t>((address - region->base()) / region->page_bytes());
+  Stamp(Point::kEntered, region->options().id, page);
   RegionStats& stats = region->stats();
   bool parked = false;
   if (region->RaiseIfPermitted(page, access, Region::Raise::kWithNeighbours, &parked)) {
@@ -393,6 +397,7 @@ bool ServeFault(uintptr_t address, Access access) {
   auto& counter = access == Access::kRead ? stats.read_faults : stats.write_faults;
   counter.fetch_add(1, std::memory_order_relaxed);
   WaitForGrant(region, page, access);
+  Stamp(Point::kLeft, region->options().id, page);
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/stamps.h"
 
 namespace pagemesh {
 namespace {
@@ -123,6 +124,7 @@ bool ShmPeer::Place(const Record& record, const uint8_t* page, uint8_t* frame) {
   if (!outgoing_.HasRoom()) return false;
   if (frame != nullptr) memcpy(frame, page, record.payload_bytes);
   PM_CHECK(outgoing_.Send(record));
+  Stamp(Point::kPosted, record.region, record.page);
   NoteSent(record);
   return true;
 }
@@ -214,6 +216,7 @@ bool ShmPeer::TrySend(const Record& record) {
   const bool sent = !backlogged_.load() && outgoing_.Send(record);
   send_lock_.Unlock();
   if (!sent) return false;
+  Stamp(Point::kPosted, record.region, record.page);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (bell_->engine.load() != Bell::kAwake && bell_->lookers.load() == 0) WakeEngine();
   return true;
