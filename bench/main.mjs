@@ -1,6 +1,7 @@
 // npm run bench -- NAME… [--json] [--out FILE] [--faults N] [--members N] [--rounds R] …
 // npm run bench -- compare BEFORE.json AFTER.json
 import { parseArgs } from 'node:util'
+import * as anatomy from './anatomy.mjs'
 import * as apps from './apps.mjs'
 import * as barrier from './barrier.mjs'
 import * as compare from './compare.mjs'
@@ -38,10 +39,12 @@ import * as words from './words.mjs'
  * @property {boolean} [takesTiny] has small sizes, too
  * @property {(options: Options) => number} countSteps
  * @property {(options: Options, step: () => void) => Promise<import('./lib/report.mjs').Line[]>} run
+ * @property {(lines: import('./lib/report.mjs').Line[]) => string} [format] for people, if not a table
  */
 
 /** @type {Record<string, Bench>} */
 const benches = {
+  anatomy,
   apps,
   barrier,
   fault,
@@ -55,19 +58,21 @@ const benches = {
   upgrade,
   words,
 }
-/** Takes minutes, and measures what the others do: so it has to be named. */
-const notByItself = ['goals']
+/**
+ * Have to be named: one takes minutes, and measures what the others do; one builds an addon first.
+ */
+const notByItself = ['anatomy', 'goals']
 
 const defaultRounds = 5
 const usage = `usage: npm run bench -- [NAME…] [--json] [--out FILE] [--faults N] [--members N]
                         [--rounds R] [--transport T] [--tiny]
   NAME         ${Object.keys(benches).join(', ')};
-               all but goals without a name; 'list' says what they measure
+               all but anatomy and goals without a name; 'list' says what they measure
   --json       one JSON object per figure and line on stdout, and nothing else
   --faults N   faults, words changed, locks or barriers taken in each batch
   --members N  how many members ${namesWith('takesMembers')} have, 2 to 8
   --transport T ${transports.join(', ')}: how the members reach each other, and so what they stand on
-               (tcp; for goals shm where it is there)
+               (tcp; for anatomy and goals shm where it is there)
   --rounds R   rounds, each of one batch and one of the floor (default ${defaultRounds})
   --tiny       small sizes for ${namesWith('takesTiny')}, to see that it works: no figure says anything
   --out FILE   writes a report, FILE.html, or results that can be compared, FILE.json; may be
@@ -174,7 +179,8 @@ async function main() {
   const figures = []
   for (const name of names) {
     const lines = await runBench(name, options)
-    console.log(json ? lines.map(toJson).join('\n') : `\n${formatTable(lines)}`)
+    const { format = formatTable } = benches[name]
+    console.log(json ? lines.map(toJson).join('\n') : `\n${format(lines)}`)
     figures.push(...lines.map((line) => ({ bench: name, ...line })))
     if (lines.some((line) => line.failed === true)) process.exitCode = 1
   }

@@ -31,17 +31,20 @@ export class Members {
    * Starts `size` members that run bench/members/PROGRAM, or the program at a URL, and waits until
    * all have joined.
    * @param {string | URL} program
-   * @param {{ size?: number, cpus?: number[], transport?: string,
-   *   options?: Record<string, unknown> }} [how] with `cpus`, the core that each rank is pinned to
+   * @param {{ size?: number, cpus?: number[], transport?: string, addonFolder?: string,
+   *   options?: Record<string, unknown> }} [how] with `cpus`, the core that each rank is pinned to;
+   *   with `addonFolder`, another addon than the usual one
    */
-  static async start(program, { size = 2, cpus, transport = 'tcp', options = {} } = {}) {
+  static async start(program, how = {}) {
+    const { size = 2, cpus, transport = 'tcp', addonFolder, options = {} } = how
     const folder = await mkdtemp(join(tmpdir(), 'pagemesh-bench-'))
     const key = randomBytes(32).toString('hex')
     const rendezvous = `file:${join(folder, 'rendezvous')}`
     const ranks = Array.from({ length: size }, (_, rank) => rank)
-    const started = ranks.map(
-      (rank) => new Member(program, { rank, size, key, rendezvous, transport, cpu: cpus?.[rank] }),
-    )
+    const started = ranks.map((rank) => {
+      const place = { rank, size, key, rendezvous, transport, addonFolder, cpu: cpus?.[rank] }
+      return new Member(program, place)
+    })
     const members = new Members(started, folder)
     try {
       await members.askAll('open', options, { timeoutMs: joinTimeoutMs })
@@ -121,9 +124,9 @@ class Member {
   /**
    * @param {string | URL} program
    * @param {{ rank: number, size: number, key: string, rendezvous: string, transport: string,
-   *   cpu?: number }} place
+   *   addonFolder?: string, cpu?: number }} place
    */
-  constructor(program, { rank, size, key, rendezvous, transport, cpu }) {
+  constructor(program, { rank, size, key, rendezvous, transport, addonFolder, cpu }) {
     this.#rank = rank
     const url = program instanceof URL ? program : new URL(`../members/${program}`, import.meta.url)
     const path = fileURLToPath(url)
@@ -139,6 +142,7 @@ class Member {
         PAGEMESH_KEY: key,
         PAGEMESH_RENDEZVOUS: rendezvous,
         PAGEMESH_TRANSPORT: transport,
+        ...(addonFolder === undefined ? {} : { PAGEMESH_ADDON_DIR: addonFolder }),
         ...(transport === 'tcp' ? {} : deviceData(process.env)),
       },
     })
