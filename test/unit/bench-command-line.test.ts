@@ -12,6 +12,7 @@ t.test('list names the benchmarks', (t) => {
   const { status, stdout, stderr } = bench('list')
   t.equal(status, 0)
   const names = [
+    'anatomy',
     'apps',
     'barrier',
     'fault',
@@ -39,7 +40,7 @@ t.test('list names the benchmarks', (t) => {
 const mistakes: [string[], RegExp][] = [
   [
     ['faults'],
-    /^no benchmark is called 'faults'; there are apps, barrier, fault, .*, words\nusage: /,
+    /^no benchmark is called 'faults'; there are anatomy, apps, barrier, fault, .*, words\nusage: /,
   ],
   [['fault', 'nothing'], /^no benchmark is called 'nothing'/],
   [['toString'], /^no benchmark is called 'toString'/],
