@@ -1,4 +1,5 @@
 import { formatAmount, threeDigits } from './amounts.mjs'
+import { anatomyStyle, anatomyTables } from './anatomy-html.mjs'
 import { ratioChart, timeChart } from './charts.mjs'
 
 /** @typedef {import('./results.mjs').Figure} Figure */
@@ -31,7 +32,7 @@ export async function htmlReport(results) {
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>pagemesh benchmarks, ${escaped(results.date.slice(0, 10))}</title>
-<style>${style}</style>
+<style>${style}${anatomyStyle}</style>
 </head>
 <body>
 <header>
@@ -175,6 +176,7 @@ ${charts.join('\n')}
 ${lines.map(tableRow).join('\n')}
 </tbody>
 </table>
+${anatomyTables(lines, escaped)}
 </section>`
 }
 

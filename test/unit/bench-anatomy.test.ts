@@ -156,7 +156,7 @@ t.test('a fault that lacks a moment, or has it in the wrong place, is refused', 
   t.throws(() => cut(moved('Entered', 900)), /no Entered/, 'before the touch')
   t.throws(() => cut(moved('Left', 20_001)), /no Left/, 'after it')
   t.throws(() => cut(moved('Left', 14_000)), /no Raised/, 'left before the page was raised')
-  t.throws(() => cut(moved('Stepped', 19_000)), /no Came or Seen/, 'answered after the answer')
+  t.throws(() => cut(moved('Stepped', 13_550)), /no Came or Seen/, 'answered after the answer')
   t.throws(
     () => joinMoments([touch, touch], momentsOf(asked), ranks, () => askedPath),
     /a page was touched more than once/,

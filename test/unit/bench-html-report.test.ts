@@ -35,6 +35,14 @@ const lines: Figure[] = [
     ...{ bench: 'goals', ...makeLine({ ...sample, name: 'bandwidth', target: 0.5 }) },
     ...{ unit: 'MB/s', atLeast: true, met: true },
   },
+  {
+    ...{ bench: 'fault', ...makeLine({ ...sample, name: 'dissected fault' }) },
+    ...{ clockUs: 0.05, parts: { trap: 0.75, resume: 0.25 } },
+    rows: [
+      { name: 'trap <in>', part: 'trap', medianUs: 3, p99Us: 9, share: 0.75 },
+      { name: 'resume', part: 'resume', medianUs: 1, p99Us: 2, share: 0.25 },
+    ],
+  },
   { bench: '<b>bold</b>', ...makeLine({ ...sample, name: '<script>alert("1")</script> & more' }) },
 ]
 const run = { date: '2026-01-02T03:04:05.678Z', command: 'npm run bench -- fault', machine }
@@ -47,6 +55,18 @@ function activeParts(html: string): string[] {
     html.match(/<(script|link|img|iframe|object|embed|image|use)\b|https?:|url\(|@import/gi) ?? []
   )
 }
+
+t.test('a fault has its phases, with bars as long as their shares', async (t) => {
+  t.match(html, '<h3>dissected fault</h3>')
+  t.match(html, 'trap 75.0 %, resume 25.0 %; reading the clock costs 50.0 ns of it.')
+  t.match(html, '<th scope="row">trap &lt;in&gt;</th><td data-title="part">trap</td>')
+  t.match(
+    html,
+    '<td data-title="share">75.0 %</td><td class="bars"><div class="bar" style="width: 100.0%">',
+  )
+  t.match(html, 'style="width: 33.3%"')
+  t.equal(html.match(/class="phases"/g)?.length, 1, 'and only it')
+})
 
 t.test('the page has every figure with its floor, and stands alone', async (t) => {
   for (const { name, floor } of lines.slice(0, -1) as { name: string; floor: string }[]) {
