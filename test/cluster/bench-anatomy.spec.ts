@@ -66,7 +66,7 @@ for (const transport of ['tcp', 'shm']) {
     }
     if (transport === 'shm') {
       const [clean] = lines
-      t.ok(clean?.rows.some(({ name }) => name === 'copy the page'))
+      t.ok(clean.rows.some(({ name }) => name === 'copy the page'))
     }
     t.end()
   })
@@ -98,7 +98,7 @@ t.test('stamps are kept from when they are asked for until they are not', async 
   sleep()
   t.equal(addon.stamps(0).length, 0, 'no longer asked for')
   for (const wrong of [2 ** 20 + 1, -1, 'many', undefined]) {
-    t.throws(() => addon.stamps(wrong as number), { syscall: 'stamps' })
+    t.throws(() => addon.stamps(wrong as number), /^stamps: Invalid argument/)
   }
   addon.sessionDestroy(session)
 })

@@ -75,7 +75,7 @@ function momentsOf(list: [number, string, number][], page = touch.page): Moment[
 function cut(list: [number, string, number][], path = askedPath): Record<string, number> {
   const [fault] = joinMoments([touch], momentsOf(list), ranks, () => path)
   const phases = phasesOf(path).map(({ name }, index) => {
-    return [name, Math.round((fault?.phasesUs[index] ?? NaN) * 1e3)] as const
+    return [name, Math.round(fault.phasesUs[index] * 1e3)] as const
   })
   return Object.fromEntries(phases.filter(([, ns]) => ns !== 0))
 }
@@ -117,7 +117,7 @@ t.test('moments come in no order, and those of other pages and members do not co
   ].filter(({ page, ns }) => page !== noPage || ns === 5000)
   const [fault] = joinMoments([touch], moments, ranks, () => askedPath)
   t.same(
-    fault?.phasesUs.filter((us) => us !== 0).map((us) => Math.round(us * 1e3)),
+    fault.phasesUs.filter((us) => us !== 0).map((us) => Math.round(us * 1e3)),
     Object.values(dissected),
   )
 })
@@ -189,7 +189,7 @@ t.test('a copy without asking, and a fault that three members take part in', asy
 t.test('shares add up, and what no phase has is shown', async (t) => {
   const faults = Array.from({ length: 8 }, () => {
     const [fault] = joinMoments([touch], momentsOf(asked), ranks, () => askedPath)
-    return fault!
+    return fault
   })
   const { rows, parts } = summarize(faults)
   const shares = rows.map(({ share }) => share).reduce((total, share) => total + share, 0)
@@ -209,7 +209,7 @@ t.test('shares add up, and what no phase has is shown', async (t) => {
 t.test('the table has each phase with its bar', async (t) => {
   const [fault] = joinMoments([touch], momentsOf(asked), ranks, () => askedPath)
   const line = { name: 'a fault', medianUs: 19, ratio: 1.1, clockUs: 0.05, takenAnotherWay: 2 }
-  const text = formatAnatomy({ ...line, ...summarize([fault!]) })
+  const text = formatAnatomy({ ...line, ...summarize([fault]) })
   t.match(text, /^a fault: 19\.00 µs, 1\.1 times as long as without time stamps\n/)
   t.match(text, /^home: lower its page +directory +2\.00 +2\.00 +10\.5 % +█+/m)
   t.match(
