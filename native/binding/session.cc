@@ -317,6 +317,14 @@ void Session::WatchAnswers() {
   if (transport_->WatchAnswers()) WakeEngine();
 }
 
+bool Session::BeginLooking(Region* region, uint32_t page) {
+  return transport_->BeginLooking(static_cast<int>(region->HomeOf(page)));
+}
+
+void Session::EndLooking(Region* region, uint32_t page) {
+  transport_->EndLooking(static_cast<int>(region->HomeOf(page)));
+}
+
 int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
                       size_t blobs_out_bytes, Entry* events, uint32_t event_capacity,
                       uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms,
@@ -731,38 +739,55 @@ bool Session::AnswerAtOnce(int rank, const Record& request, Record* answer, cons
 
 // The two rows of the page table that native code may step: reading × data, and writing or
 // upgrading × grant, for a thread that waits for just that, or that has asked ahead. Returns the
-// region, or nullptr if this is no such step.
-Region* Session::StepAnswer(int rank, const Record& record) {
+// region, and between which states the page goes; nullptr if the record is no such answer.
+Region* Session::FindAnswered(int rank, const Record& record, uint8_t* from, uint8_t* to) {
   if (record.words[0] != 0 || record.words[1] != 0) return nullptr;  // not the last word
   if (!CanBeView(record.view)) return nullptr;
   Region* region = FindRegionById(record.region);
   if (region == nullptr || record.page >= region->page_count()) return nullptr;
   if (region->HomeOf(record.page) != static_cast<uint32_t>(rank)) return nullptr;
-  uint8_t from, to = kStateWrite;
   size_t payload_bytes = region->page_bytes();
+  *to = kStateWrite;
   switch (record.kind) {
     case kKindData:
-      from = kStateReading;
-      to = kStateRead;
+      *from = kStateReading;
+      *to = kStateRead;
       break;
     case kKindDataExclusive:
-      from = kStateWriting;
+      *from = kStateWriting;
       break;
     case kKindGrant:
-      from = kStateUpgrading;
+      *from = kStateUpgrading;
       payload_bytes = 0;
       break;
     default:
       return nullptr;
   }
-  if (record.payload_bytes != payload_bytes) return nullptr;
+  return record.payload_bytes == payload_bytes ? region : nullptr;
+}
+
+bool Session::ExpectsAnswer(int rank, const Record& record, uint8_t** frame) {
+  uint8_t from, to;
+  const Region* region = FindAnswered(rank, record, &from, &to);
+  if (region == nullptr) return false;
+  const uint8_t now = region->state(record.page).load(std::memory_order_acquire);
+  if ((now & ~kPageHeld) != (from | kPageDirect)) return false;
+  *frame = record.payload_bytes > 0 ? region->frame(record.page) : nullptr;
+  return true;
+}
+
+// Takes the step. Returns the region, or nullptr if it is none.
+Region* Session::StepAnswer(int rank, const Record& record) {
+  uint8_t from, to;
+  Region* region = FindAnswered(rank, record, &from, &to);
+  if (region == nullptr) return nullptr;
   std::atomic<uint8_t>& state = region->state(record.page);
   uint8_t now = state.load(std::memory_order_acquire);
   do {
     if ((now & ~kPageHeld) != (from | kPageDirect)) return nullptr;
   } while (!state.compare_exchange_weak(now, static_cast<uint8_t>(to | (now & kPageHeld))));
   Stamp(Point::kCame, record.region, record.page);
-  if (payload_bytes > 0) CountReceived(region);
+  if (record.payload_bytes > 0) CountReceived(region);
   return region;
 }
 

@@ -131,6 +131,8 @@ class Session final : public FaultSink, public TransportClient {
   uint32_t SendReads(Region* region, const uint32_t* pages, uint32_t count, void* scratch) override;
   void PollAnswers() override;
   void WatchAnswers() override;
+  bool BeginLooking(Region* region, uint32_t page) override;
+  void EndLooking(Region* region, uint32_t page) override;
   void WakeEngine() override;
 
   // TransportClient: engine thread.
@@ -138,6 +140,7 @@ class Session final : public FaultSink, public TransportClient {
   bool OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) override;
   bool AnswerAtOnce(int rank, const Record& request, Record* answer, const uint8_t** page) override;
   bool TakeAnswer(int rank, const Record& record) override;
+  bool ExpectsAnswer(int rank, const Record& record, uint8_t** frame) override;
   bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) override;
   bool OnWord(uint32_t request, uint64_t before) override;
   bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
@@ -170,6 +173,7 @@ class Session final : public FaultSink, public TransportClient {
   std::atomic<uint64_t>* FindEntry(Region* region, uint32_t page, PeerMemory* theirs);
   void LowerRun();
   void FlushAnswers();
+  Region* FindAnswered(int rank, const Record& record, uint8_t* from, uint8_t* to);
   Region* StepAnswer(int rank, const Record& record);
   bool TakeAhead(int rank, const Record& record);
   void WakeRun();

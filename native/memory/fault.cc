@@ -68,17 +68,27 @@ struct SinkUse {
 
 // Members on this host wake nobody here while somebody looks; so after the end of that one must
 // look once more.
-struct Looking {
-  Looking() {
+class Looking {
+ public:
+  Looking(FaultSink* sink, Region* region, uint32_t page)
+      : sink_(sink), region_(region), page_(page) {
     looking_askers.fetch_add(1);
     OwnBell()->lookers.fetch_add(1);
+    begun_ = sink_->BeginLooking(region_, page_);
   }
   ~Looking() {
+    if (begun_) sink_->EndLooking(region_, page_);
     OwnBell()->lookers.fetch_sub(1);
     looking_askers.fetch_sub(1);
   }
   Looking(const Looking&) = delete;
   Looking& operator=(const Looking&) = delete;
+
+ private:
+  FaultSink* const sink_;
+  Region* const region_;
+  const uint32_t page_;
+  bool begun_ = false;
 };
 
 // A thread sleeps, or is about to. One that asks lets others wake it to take its answer itself.
@@ -211,7 +221,7 @@ bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
 
 // Looks for the answer for as long as the core has nothing better to do. True: look at the state.
 bool LookForAnswer(Waiter* waiter, FaultSink* sink, Region* region, uint32_t page, Access access) {
-  const Looking looking;
+  const Looking looking(sink, region, page);
   Spin spin(&spin_policy);
   do {
     sink->PollAnswers();

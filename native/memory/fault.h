@@ -54,6 +54,10 @@ class FaultSink {
                              void* scratch) = 0;
   // Takes what answers there are; without a system call if there are none.
   virtual void PollAnswers() = 0;
+  // The thread begins to look for the page's answer, and ends: what comes between need not wake the
+  // engine. False: nothing is to be ended.
+  virtual bool BeginLooking(Region* /*region*/, uint32_t /*page*/) { return false; }
+  virtual void EndLooking(Region* /*region*/, uint32_t /*page*/) {}
   // The thread is about to sleep: answers must reach the engine, which wakes it.
   virtual void WatchAnswers() = 0;
   // Something is in the fault queue.

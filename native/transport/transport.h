@@ -88,6 +88,11 @@ class TransportClient {
   // Any thread, in signal handlers too: carries out an answer to a request of this member's, if it
   // is the last word and a faulting thread looks for it itself. False: OnRecord must get it.
   virtual bool TakeAnswer(int rank, const Record& record) = 0;
+  // Any thread, in signal handlers too: whether TakeAnswer would carry out this answer once its
+  // payload has come, and where that goes; nullptr if there is none.
+  virtual bool ExpectsAnswer(int /*rank*/, const Record& /*record*/, uint8_t** /*frame*/) {
+    return false;
+  }
   // What the thread in this slot waits for; false if there is none. Any thread.
   virtual bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) = 0;
   // A word as it was before a change that this member asked for. False as for OnRecord.
@@ -145,6 +150,10 @@ class Transport {
   virtual bool MayAnswer(int /*rank*/) const { return false; }
   // Faulting threads, in signal handlers. True: something is there for the engine.
   virtual bool PollAnswers() { return false; }
+  // A faulting thread begins to look for this member's answers, and ends. What comes between need
+  // not wake the engine, for the thread looks at all of it. False: nothing is to be ended.
+  virtual bool BeginLooking(int /*rank*/) { return false; }
+  virtual void EndLooking(int /*rank*/) {}
   // A thread that looked for its answer is about to sleep: from now on answers wake the engine. As
   // PollAnswers otherwise.
   virtual bool WatchAnswers() { return false; }

@@ -83,7 +83,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const ssize_t sent = send(peer.get(), data + at, count, MSG_NOSIGNAL);
     if (sent <= 0) break;
     at += static_cast<size_t>(sent);
-    failed = connection.Receive(&client);
+    bool any = false;
+    failed = connection.Receive(&client, &any);
     for (int i = 0; i < 9 && failed == 0 && connection.refused(); i++) {
       failed = connection.Deliver(&client);
     }

@@ -40,6 +40,9 @@ bool ShmTransport::InnerClient::AnswerAtOnce(int rank, const Record& request, Re
 bool ShmTransport::InnerClient::TakeAnswer(int rank, const Record& record) {
   return owner_->client_->TakeAnswer(rank, record);
 }
+bool ShmTransport::InnerClient::ExpectsAnswer(int rank, const Record& record, uint8_t** frame) {
+  return owner_->client_->ExpectsAnswer(rank, record, frame);
+}
 bool ShmTransport::InnerClient::DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) {
   return owner_->client_->DescribeSlot(slot, region, page);
 }

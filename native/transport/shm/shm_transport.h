@@ -48,6 +48,10 @@ class ShmTransport final : public Transport {
   }
   bool PollAnswers() override;
   bool WatchAnswers() override;
+  bool BeginLooking(int rank) override {
+    return PeerAt(rank) == nullptr && inner_->BeginLooking(rank);
+  }
+  void EndLooking(int rank) override { inner_->EndLooking(rank); }
   bool Poll() override;
   void Arm(bool every_answer) override;
   void Disarm() override;
@@ -88,6 +92,7 @@ class ShmTransport final : public Transport {
     bool AnswerAtOnce(int rank, const Record& request, Record* answer,
                       const uint8_t** page) override;
     bool TakeAnswer(int rank, const Record& record) override;
+    bool ExpectsAnswer(int rank, const Record& record, uint8_t** frame) override;
     bool DescribeSlot(uint32_t slot, uint32_t* region, uint32_t* page) override;
     bool OnWord(uint32_t request, uint64_t before) override;
     bool DescribeRegion(uint32_t region, RegionMemory* memory) override;

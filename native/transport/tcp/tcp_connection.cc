@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -26,55 +27,93 @@ TcpConnection::TcpConnection(int number, UniqueFd fd, bool is_connecting)
   pieces_.reserve(kUsualPieces);
 }
 
-uint32_t TcpConnection::Receive(TransportClient* client) {
+uint32_t TcpConnection::Receive(TransportClient* client, bool* any) {
+  FutexGuard guard(receive_lock_);
+  const uint32_t failed = ReceiveLocked(client, any);
+  refused_.store(failed == 0 && complete_, std::memory_order_relaxed);
+  return failed;
+}
+
+uint32_t TcpConnection::ReceiveLocked(TransportClient* client, bool* any) {
+  if (left_.exchange(false)) {
+    *any = true;
+    const uint32_t failed = DeliverLocked(client);
+    if (failed != 0) return failed;
+  }
   size_t budget = kReceiveBudgetBytes;
   while (budget > 0 && !complete_) {
-    if (begin_ == end_) begin_ = end_ = 0;
-    if (begin_ > 0 && buffer_.size() - end_ < sizeof(Record)) {
-      memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
-      end_ -= begin_;
-      begin_ = 0;
-    }
-    // A payload goes straight to where it belongs; what follows it lands in the buffer.
-    iovec into[2];
-    int count = 0;
-    size_t direct = 0;
-    if (in_payload_ && begin_ == end_) {
-      direct = payload_left_;
-      into[count++] = {payload_at_, payload_left_};
-    }
-    into[count++] = {buffer_.data() + end_, buffer_.size() - end_};
-    const size_t asked = direct + (buffer_.size() - end_);
-    const ssize_t got = readv(fd_.get(), into, count);
+    if (failed_ != 0) return failed_;
+    size_t asked = 0;
+    const ssize_t got = ReadLocked(&asked);
     if (got == 0) return Reason(CloseReason::kEndOfStream);
     if (got < 0) {
-      if (errno == EINTR) continue;
       return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : static_cast<uint32_t>(errno);
     }
-    const size_t received = static_cast<size_t>(got);
-    const size_t in_place = std::min(received, direct);
-    payload_at_ += in_place;
-    payload_left_ -= in_place;
-    end_ += received - in_place;
-    const uint32_t failed = Deliver(client);
+    *any = true;
+    const uint32_t failed = DeliverLocked(client);
     if (failed != 0) return failed;
+    const size_t received = static_cast<size_t>(got);
     if (received < asked) return 0;  // drained; epoll is level-triggered
     budget -= std::min(budget, received);
   }
   return 0;
 }
 
+// Reads once. A payload goes straight to where it belongs; what follows it lands in the buffer.
+ssize_t TcpConnection::ReadLocked(size_t* asked) {
+  if (begin_ == end_) begin_ = end_ = 0;
+  if (begin_ > 0 && buffer_.size() - end_ < sizeof(Record)) {
+    memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  iovec into[2];
+  int count = 0;
+  size_t direct = 0;
+  if (in_payload_ && begin_ == end_) {
+    direct = payload_left_;
+    into[count++] = {payload_at_, payload_left_};
+  }
+  into[count++] = {buffer_.data() + end_, buffer_.size() - end_};
+  *asked = direct + (buffer_.size() - end_);
+  ssize_t got;
+  do {
+    got = readv(fd_.get(), into, count);
+  } while (got < 0 && errno == EINTR);
+  if (got <= 0) return got;
+  const size_t in_place = std::min(static_cast<size_t>(got), direct);
+  payload_at_ += in_place;
+  payload_left_ -= in_place;
+  end_ += static_cast<size_t>(got) - in_place;
+  return got;
+}
+
+// Takes what the buffer has of the payload. True if that was the rest of it.
+bool TcpConnection::TakePayload() {
+  const size_t take = std::min(payload_left_, end_ - begin_);
+  if (take > 0) memcpy(payload_at_, buffer_.data() + begin_, take);
+  begin_ += take;
+  payload_at_ += take;
+  payload_left_ -= take;
+  if (payload_left_ > 0) return false;
+  in_payload_ = false;
+  complete_ = true;
+  return true;
+}
+
 uint32_t TcpConnection::Deliver(TransportClient* client) {
+  FutexGuard guard(receive_lock_);
+  left_.store(false);
+  uint32_t failed = DeliverLocked(client);
+  if (failed == 0 && !complete_) failed = failed_;
+  refused_.store(failed == 0 && complete_, std::memory_order_relaxed);
+  return failed;
+}
+
+uint32_t TcpConnection::DeliverLocked(TransportClient* client) {
   for (;;) {
     if (in_payload_) {
-      const size_t take = std::min(payload_left_, end_ - begin_);
-      if (take > 0) memcpy(payload_at_, buffer_.data() + begin_, take);
-      begin_ += take;
-      payload_at_ += take;
-      payload_left_ -= take;
-      if (payload_left_ > 0) return 0;
-      in_payload_ = false;
-      complete_ = true;
+      if (!TakePayload()) return 0;
     } else if (!complete_) {
       if (end_ - begin_ < sizeof(Record)) return 0;
       memcpy(&head_, buffer_.data() + begin_, sizeof(Record));
@@ -90,9 +129,63 @@ uint32_t TcpConnection::Deliver(TransportClient* client) {
   }
 }
 
+bool TcpConnection::TakeAnswers(TransportClient* client) {
+  if (!receive_lock_.TryLock()) return false;  // whoever looks now finds this thread's too
+  bool leaves = false;
+  if (fd_.valid() && !left_.load(std::memory_order_relaxed) && !complete_ && failed_ == 0) {
+    leaves = TakeLocked(client);
+    if (leaves) left_.store(true, std::memory_order_release);
+  }
+  receive_lock_.Unlock();
+  return leaves;
+}
+
+// True if there is something for the engine.
+bool TcpConnection::TakeLocked(TransportClient* client) {
+  bool drained = false;
+  for (;;) {
+    const Step step = TakeBuffered(client);
+    if (step == Step::kLeave) return true;
+    if (drained) return false;
+    size_t asked = 0;
+    const ssize_t got = ReadLocked(&asked);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return false;
+    if (got <= 0) {
+      failed_ = got < 0 ? static_cast<uint32_t>(errno) : Reason(CloseReason::kEndOfStream);
+      return true;
+    }
+    drained = static_cast<size_t>(got) < asked;
+  }
+}
+
+// Carries out answers as far as they have been read. What is not sure to be one is left as it is.
+TcpConnection::Step TcpConnection::TakeBuffered(TransportClient* client) {
+  for (;;) {
+    uint8_t* frame = nullptr;
+    if (in_payload_) {
+      if (!client->ExpectsAnswer(rank, head_, &frame)) return Step::kLeave;  // the engine began it
+    } else {
+      if (end_ - begin_ < sizeof(Record)) return Step::kNeedsMore;
+      Record record;
+      memcpy(&record, buffer_.data() + begin_, sizeof(Record));
+      if (!client->ExpectsAnswer(rank, record, &frame)) return Step::kLeave;
+      if ((frame == nullptr) != (record.payload_bytes == 0)) return Step::kLeave;
+      begin_ += sizeof(Record);
+      head_ = record;
+      payload_at_ = frame;
+      payload_left_ = record.payload_bytes;
+      in_payload_ = payload_left_ > 0;
+    }
+    if (in_payload_ && !TakePayload()) return Step::kNeedsMore;
+    complete_ = !client->TakeAnswer(rank, head_);
+    if (complete_) return Step::kLeave;
+  }
+}
+
 // Decides whether the record may come and where its payload goes. These bytes are a peer's.
 uint32_t TcpConnection::BeginRecord(TransportClient* client) {
   const bool stranger = rank == kNoRank;
+  if (!stranger && IsRequest(head_.kind)) has_been_asked_ = true;
   if (head_.kind == 0 || head_.kind > kLastKind || (stranger && head_.kind != kKindCluster)) {
     return Reason(CloseReason::kBadRecord);
   }
@@ -224,11 +317,42 @@ uint32_t TcpConnection::TrySend(const Record* records, uint32_t count, bool* par
   return taken;
 }
 
+void TcpConnection::Watch(int epoll_fd) {
+  FutexGuard guard(watch_lock_);
+  if (!fd_.valid()) return;
+  const uint32_t wanted = Wanted();
+  if (wanted == watched_) return;
+  epoll_event event = {};
+  event.events = wanted;
+  event.data.u32 = static_cast<uint32_t>(number_);
+  epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd_.get(), &event);
+  watched_ = wanted;
+}
+
+bool TcpConnection::WatchFirst(int epoll_fd) {
+  FutexGuard guard(watch_lock_);
+  watched_ = Wanted();
+  epoll_event event = {};
+  event.events = watched_;
+  event.data.u32 = static_cast<uint32_t>(number_);
+  return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd_.get(), &event) == 0;
+}
+
+uint32_t TcpConnection::Wanted() const {
+  if (connecting) return EPOLLOUT;
+  const bool reads = !refused() && !is_looked_at();
+  return (reads ? static_cast<uint32_t>(EPOLLIN) : 0U) |
+         (has_backlog() ? static_cast<uint32_t>(EPOLLOUT) : 0U);
+}
+
 void TcpConnection::CloseSocket() {
-  FutexGuard guard(send_lock_);
+  FutexGuard receive_guard(receive_lock_);
+  FutexGuard watch_guard(watch_lock_);
+  FutexGuard send_guard(send_lock_);
   fd_.Reset();
   BreakLocked();
   std::vector<uint8_t>().swap(buffer_);
+  begin_ = end_ = 0;
   std::vector<uint8_t>().swap(backlog_);
 }
 

@@ -19,22 +19,40 @@ class TcpConnection {
   TcpConnection(const TcpConnection&) = delete;
   TcpConnection& operator=(const TcpConnection&) = delete;
 
-  // Engine thread only, except TrySend.
+  // Engine thread only, but where it says otherwise.
   int number() const { return number_; }
   int fd() const { return fd_.get(); }
   bool open() const { return fd_.valid(); }
-  int rank = kNoRank;
+  int rank = kNoRank;  // other threads may read it once the connection is found by its rank
   bool connecting;
-  uint32_t watched = 0;  // what epoll was asked for
   bool in_refused_list = false;
   bool in_queued_list = false;
 
-  // Reads what is there and hands whole records to the client. Returns 0, or why the connection
-  // must end. Stops early when the client has no room; then refused() is true.
-  uint32_t Receive(TransportClient* client);
-  // Hands over the record that was refused and what was read behind it.
+  // Reads what is there and hands whole records to the client; `*any` says whether there was
+  // anything. Returns 0, or why the connection must end. Stops early when the client has no room;
+  // then refused() is true.
+  uint32_t Receive(TransportClient* client, bool* any);
+  // Hands over the record that was refused, or that a thread has left, and what was read behind it.
   uint32_t Deliver(TransportClient* client);
-  bool refused() const { return complete_; }
+  bool refused() const { return refused_.load(std::memory_order_relaxed); }
+  // The member has asked for pages over it.
+  bool has_been_asked() const { return has_been_asked_; }
+
+  // Faulting threads, in signal handlers: reads what is there and carries out answers, in their
+  // order, up to the first record that is for the engine. True if there is one now, and was none
+  // before: the engine must be woken for it.
+  bool TakeAnswers(TransportClient* client);
+  // A record waits for the engine that a thread came to. Any thread.
+  bool is_left() const { return left_.load(std::memory_order_acquire); }
+  // Threads that look for answers. Any thread; returns how many there were before.
+  int AddLookers(int count) { return lookers_.fetch_add(count); }
+  bool is_looked_at() const { return lookers_.load() > 0; }
+
+  // Tells epoll what is waited for. Nothing to read while the client has no room, or while threads
+  // look. Any thread, inside signal handlers too.
+  void Watch(int epoll_fd);
+  // Adds the connection to it.
+  bool WatchFirst(int epoll_fd);
 
   // Sending. Queue keeps pointers until SendQueued, which returns 0 or why the connection must end.
   void Queue(const Record* record, const uint8_t* payload);
@@ -48,15 +66,34 @@ class TcpConnection {
   void CloseSocket();
 
  private:
+  uint32_t ReceiveLocked(TransportClient* client, bool* any);
+  uint32_t DeliverLocked(TransportClient* client);
+  ssize_t ReadLocked(size_t* asked);
+  bool TakePayload();
+  bool TakeLocked(TransportClient* client);
+  enum class Step { kNeedsMore, kLeave };
+  Step TakeBuffered(TransportClient* client);
+  uint32_t Wanted() const;
   uint32_t BeginRecord(TransportClient* client);
   uint32_t SendLocked(struct iovec* pieces, size_t count);
   void BreakLocked();
   void KeepLocked(const struct iovec* pieces, size_t count, size_t skip);
 
   const int number_;
-  UniqueFd fd_;  // closed under send_lock_
+  UniqueFd fd_;  // closed under all locks
 
-  // Receiving.
+  // What epoll was asked for.
+  FutexLock watch_lock_;
+  uint32_t watched_ = 0;  // watch_lock_
+  std::atomic<int> lookers_{0};
+
+  // Receiving. receive_lock_ orders the engine and faulting threads; all but atomics are under it.
+  // A thread leaves in the buffer, or whole in head_, what is for the engine.
+  FutexLock receive_lock_;
+  std::atomic<bool> left_{false};
+  std::atomic<bool> refused_{false};  // by the client; engine thread
+  bool has_been_asked_ = false;       // engine thread
+  uint32_t failed_ = 0;               // why a thread could read no more
   std::vector<uint8_t> buffer_;
   size_t begin_ = 0, end_ = 0;  // what of buffer_ is read but not yet used
   Record head_{};

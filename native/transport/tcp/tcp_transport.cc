@@ -14,6 +14,7 @@ namespace pagemesh {
 namespace {
 
 constexpr int kBacklog = 128;
+constexpr int kMostReadOneByOne = 4;  // connections; of more it is asked which have something
 
 struct Address {
   sockaddr_storage storage{};
@@ -91,11 +92,7 @@ int TcpTransport::Adopt(UniqueFd fd, bool connecting) {
   setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   const int number = next_number_++;
   auto connection = std::make_unique<TcpConnection>(number, std::move(fd), connecting);
-  epoll_event event = {};
-  event.events = connecting ? EPOLLOUT : EPOLLIN;
-  event.data.u32 = static_cast<uint32_t>(number);
-  if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, connection->fd(), &event) != 0) return -errno;
-  connection->watched = event.events;
+  if (!connection->WatchFirst(epoll_fd_)) return -errno;
   connections_[number] = std::move(connection);
   return number;
 }
@@ -175,39 +172,106 @@ void TcpTransport::OnReady(uint32_t token, uint32_t events) {
     connection->connecting = false;
     client_->OnOpened(connection->number());
   }
-  uint32_t failed = 0;
-  if ((events & EPOLLOUT) != 0) {
-    connection->watched |= EPOLLOUT;  // TrySend may have asked for it
-    connection->SendBacklog();
-  }
+  if ((events & EPOLLOUT) != 0) connection->SendBacklog();
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-    failed = connection->Receive(client_);
-    if (connection->refused() && !connection->in_refused_list) {
-      connection->in_refused_list = true;
-      refused_.push_back(connection);
-    }
-  }
-  if (failed != 0) {
-    End(connection, failed);
+    ReceiveFrom(connection);
   } else {
-    Watch(connection);
+    connection->Watch(epoll_fd_);
   }
 }
 
-// Asks epoll for what the connection waits for; nothing to read while the client has no room.
-void TcpTransport::Watch(TcpConnection* connection) {
-  if (!connection->open()) return;
-  const uint32_t wanted = (connection->refused() ? 0U : static_cast<uint32_t>(EPOLLIN)) |
-                          (connection->has_backlog() ? static_cast<uint32_t>(EPOLLOUT) : 0U);
-  if (wanted == connection->watched) return;
-  epoll_event event = {};
-  event.events = wanted;
-  event.data.u32 = static_cast<uint32_t>(connection->number());
-  epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, connection->fd(), &event);
-  connection->watched = wanted;
+// True if there was anything.
+bool TcpTransport::ReceiveFrom(TcpConnection* connection) {
+  bool any = false;
+  const uint32_t failed = connection->Receive(client_, &any);
+  if (connection->refused() && !connection->in_refused_list) {
+    connection->in_refused_list = true;
+    refused_.push_back(connection);
+  }
+  if (connection->has_been_asked()) BeginPolling(connection->rank);
+  if (failed != 0) {
+    End(connection, failed);
+    return true;
+  }
+  connection->Watch(epoll_fd_);
+  return any;
+}
+
+// Pages have been asked for over this connection, so more will be.
+void TcpTransport::BeginPolling(int rank) {
+  const uint32_t bit = 1U << rank;
+  if ((polled_.load(std::memory_order_relaxed) & bit) == 0) polled_.fetch_or(bit);
+}
+
+template <typename Visit>
+void TcpTransport::ForEachPolled(Visit visit) {
+  for (uint32_t left = polled_.load(std::memory_order_acquire); left != 0; left &= left - 1) {
+    visit(by_rank_[__builtin_ctz(left)].load(std::memory_order_acquire));
+  }
+}
+
+bool TcpTransport::MayAnswer(int rank) const {
+  return by_rank_[rank].load(std::memory_order_acquire) != nullptr;
+}
+
+bool TcpTransport::BeginLooking(int rank) {
+  TcpConnection* connection = by_rank_[rank].load(std::memory_order_acquire);
+  if (connection == nullptr) return false;
+  if (connection->AddLookers(1) == 0) connection->Watch(epoll_fd_);
+  return true;
+}
+
+void TcpTransport::EndLooking(int rank) {
+  TcpConnection* connection = by_rank_[rank].load(std::memory_order_acquire);
+  if (connection->AddLookers(-1) == 1) connection->Watch(epoll_fd_);
+}
+
+bool TcpTransport::PollAnswers() {
+  bool for_engine = false;
+  ForEachPolled([&](TcpConnection* connection) {
+    if (!connection->is_looked_at()) return;
+    for_engine = connection->TakeAnswers(client_) || for_engine;
+  });
+  return for_engine;
+}
+
+// What threads look at is theirs, but for what they leave.
+bool TcpTransport::Poll() {
+  if (__builtin_popcount(polled_.load(std::memory_order_relaxed)) > kMostReadOneByOne) {
+    return PollMany();
+  }
+  bool any = false;
+  ForEachPolled([&](TcpConnection* connection) {
+    if (!connection->open() || connection->refused()) return;
+    if (connection->is_looked_at() && !connection->is_left()) return;
+    any = ReceiveFrom(connection) || any;
+  });
+  return any;
+}
+
+// Asks which connections have something; other descriptors are looked at before the engine sleeps.
+bool TcpTransport::PollMany() {
+  bool any = false;
+  ForEachPolled([&](TcpConnection* connection) {
+    if (connection->open() && connection->is_left()) any = ReceiveFrom(connection) || any;
+  });
+  epoll_event ready[kMaxMembers];
+  const int count = epoll_wait(epoll_fd_, ready, kMaxMembers, 0);
+  for (int i = 0; i < count; i++) {
+    const uint32_t token = ready[i].data.u32;
+    if (token == kListenerToken || Find(static_cast<int>(token)) == nullptr) continue;
+    OnReady(token, ready[i].events);
+    any = true;
+  }
+  return any;
 }
 
 bool TcpTransport::Resume() {
+  ForEachPolled([&](TcpConnection* connection) {
+    if (!connection->open() || !connection->is_left() || connection->in_refused_list) return;
+    connection->in_refused_list = true;
+    refused_.push_back(connection);
+  });
   again_.clear();
   again_.swap(refused_);
   for (TcpConnection* connection : again_) {
@@ -219,7 +283,7 @@ bool TcpTransport::Resume() {
       connection->in_refused_list = true;
       refused_.push_back(connection);
     } else {
-      Watch(connection);
+      connection->Watch(epoll_fd_);
     }
   }
   return !refused_.empty();
@@ -249,7 +313,7 @@ void TcpTransport::Flush() {
     if (failed != 0 && connection->open()) {
       End(connection, failed);
     } else {
-      Watch(connection);
+      connection->Watch(epoll_fd_);
     }
   }
   queued_.clear();
@@ -263,13 +327,8 @@ uint32_t TcpTransport::TrySendMany(int rank, const Record* records, uint32_t cou
   TcpConnection* connection = by_rank_[rank].load(std::memory_order_acquire);
   bool partial = false;
   const uint32_t sent = connection == nullptr ? 0 : connection->TrySend(records, count, &partial);
-  if (partial) {
-    // Only this thread knows; the engine must wait for the socket to take the rest.
-    epoll_event event = {};
-    event.events = EPOLLIN | EPOLLOUT;
-    event.data.u32 = static_cast<uint32_t>(connection->number());
-    epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, connection->fd(), &event);
-  }
+  if (partial) connection->Watch(epoll_fd_);  // the engine waits for the socket to take the rest
+  if (sent > 0) BeginPolling(rank);
   return sent;
 }
 

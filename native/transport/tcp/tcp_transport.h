@@ -29,6 +29,12 @@ class TcpTransport final : public Transport {
   void Flush() override;
   bool TrySend(int rank, const Record& record, uint32_t slot) override;
   uint32_t TrySendMany(int rank, const Record* records, uint32_t count) override;
+  bool Polls() const override { return polled_.load(std::memory_order_relaxed) != 0; }
+  bool MayAnswer(int rank) const override;
+  bool PollAnswers() override;
+  bool BeginLooking(int rank) override;
+  void EndLooking(int rank) override;
+  bool Poll() override;
   void OnReady(uint32_t token, uint32_t events) override;
   bool Resume() override;
 
@@ -39,7 +45,11 @@ class TcpTransport final : public Transport {
   int Adopt(UniqueFd fd, bool connecting);
   TcpConnection* Find(int connection);
   void QueueOn(TcpConnection* connection, const Record* record, const uint8_t* payload);
-  void Watch(TcpConnection* connection);
+  bool ReceiveFrom(TcpConnection* connection);
+  bool PollMany();
+  void BeginPolling(int rank);
+  template <typename Visit>
+  void ForEachPolled(Visit visit);
   void End(TcpConnection* connection, uint32_t reason);
 
   const int epoll_fd_;
@@ -49,6 +59,9 @@ class TcpTransport final : public Transport {
   // A connection stays here when it has ended, if it was bound: a faulting thread may hold it.
   std::unordered_map<int, std::unique_ptr<TcpConnection>> connections_;
   std::atomic<TcpConnection*> by_rank_[kMaxMembers] = {};
+  // A bit for each rank that has asked for pages over its connection, or was asked: members that
+  // have a link do so over that.
+  std::atomic<uint32_t> polled_{0};
   std::vector<TcpConnection*> queued_;   // have something for Flush
   std::vector<TcpConnection*> refused_;  // have a record that the client had no room for
   std::vector<TcpConnection*> again_;    // during Resume: those to which it is offered again

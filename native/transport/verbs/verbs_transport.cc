@@ -61,6 +61,12 @@ bool VerbsTransport::TcpClient::OnRecord(int connection, int rank, const Record&
   if (rank != kNoRank) owner_->KeepKeys(rank, record);
   return owner_->client_->OnRecord(connection, rank, record, blob);
 }
+bool VerbsTransport::TcpClient::TakeAnswer(int rank, const Record& record) {
+  return owner_->client_->TakeAnswer(rank, record);
+}
+bool VerbsTransport::TcpClient::ExpectsAnswer(int rank, const Record& record, uint8_t** frame) {
+  return owner_->client_->ExpectsAnswer(rank, record, frame);
+}
 void VerbsTransport::TcpClient::OnOpened(int connection) { owner_->client_->OnOpened(connection); }
 void VerbsTransport::TcpClient::OnAccepted(int connection) {
   owner_->client_->OnAccepted(connection);
@@ -397,7 +403,7 @@ bool VerbsTransport::Resume() {
   return tcp_refused || ring_head_.load() != ring_tail_.load();
 }
 
-bool VerbsTransport::Poll() { return device_ != nullptr && PollCompletions(); }
+bool VerbsTransport::Poll() { return device_ != nullptr ? PollCompletions() : tcp_.Poll(); }
 
 void VerbsTransport::Arm(bool every_answer) {
   if (device_ == nullptr) return;
@@ -412,6 +418,7 @@ void VerbsTransport::Arm(bool every_answer) {
 }
 
 bool VerbsTransport::PollAnswers() {
+  if (device_ == nullptr) return tcp_.PollAnswers();
   if (!receive_lock_.TryLock()) return false;  // whoever looks now finds mine too
   const bool for_engine = AnswersLocked(false);
   receive_lock_.Unlock();
@@ -419,6 +426,7 @@ bool VerbsTransport::PollAnswers() {
 }
 
 bool VerbsTransport::WatchAnswers() {
+  if (device_ == nullptr) return tcp_.WatchAnswers();
   device_->Arm(true);
   // Not TryLock: whoever looks now may have looked before mine came.
   FutexGuard guard(receive_lock_);

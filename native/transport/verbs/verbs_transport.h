@@ -42,8 +42,13 @@ class VerbsTransport final : public Transport {
                               : Transport::TrySendMany(rank, records, count);
   }
   bool TakesRuns(int rank) const override { return LinkTo(rank) == nullptr; }
-  bool Polls() const override { return device_ != nullptr; }
-  bool MayAnswer(int rank) const override { return LinkTo(rank) != nullptr; }
+  // Whoever has a device looks at that, and at no connection.
+  bool Polls() const override { return device_ != nullptr || tcp_.Polls(); }
+  bool MayAnswer(int rank) const override {
+    return device_ == nullptr ? tcp_.MayAnswer(rank) : LinkTo(rank) != nullptr;
+  }
+  bool BeginLooking(int rank) override { return device_ == nullptr && tcp_.BeginLooking(rank); }
+  void EndLooking(int rank) override { tcp_.EndLooking(rank); }
   bool PollAnswers() override;
   bool WatchAnswers() override;
   bool Poll() override;
@@ -77,7 +82,8 @@ class VerbsTransport final : public Transport {
     void OnAccepted(int connection) override;
     void OnClosed(int connection, int rank, uint32_t reason) override;
     bool AnswerAtOnce(int, const Record&, Record*, const uint8_t**) override { return false; }
-    bool TakeAnswer(int, const Record&) override { return false; }
+    bool TakeAnswer(int rank, const Record& record) override;
+    bool ExpectsAnswer(int rank, const Record& record, uint8_t** frame) override;
     bool DescribeSlot(uint32_t, uint32_t*, uint32_t*) override { return false; }
     bool DescribeRegion(uint32_t region, RegionMemory* memory) override;
     int HomeOf(uint32_t region, uint32_t page) override;
