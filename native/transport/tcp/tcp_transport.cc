@@ -134,6 +134,7 @@ void TcpTransport::End(TcpConnection* connection, uint32_t reason) {
   const int number = connection->number();
   const int rank = connection->rank;
   connection->CloseSocket();
+  if (rank != kNoRank) polled_.fetch_and(~(1U << rank));
   if (reason != static_cast<uint32_t>(CloseReason::kByUs)) {
     client_->OnClosed(number, rank, reason);
   }
