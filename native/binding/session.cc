@@ -360,7 +360,7 @@ void Session::Poll(int timeout_ms) {
   const bool refused = transport_->Resume();
   FlushAnswers();
   DrainFaults();
-  const bool may_spin = event_count_ == 0 && !refused && timeout_ms != 0 && transport_->Polls();
+  const bool may_spin = event_count_ == 0 && !refused && timeout_ms != 0 && transport_->Spins();
   if (may_spin && spins_in_a_row_++ < kSpinsInARow && SpinForEvents()) return;
   spins_in_a_row_ = 0;
   Sleep(refused ? 0 : timeout_ms);

@@ -146,6 +146,8 @@ class Transport {
 
   // Looking for what has arrived without a system call. What a transport that cannot says:
   virtual bool Polls() const { return false; }
+  // Whether the engine may look for a while before it sleeps: somebody asks this member for pages.
+  virtual bool Spins() const { return Polls(); }
   // Whether a faulting thread may look for this member's answers. Any thread.
   virtual bool MayAnswer(int /*rank*/) const { return false; }
   // Faulting threads, in signal handlers. True: something is there for the engine.

@@ -1,6 +1,7 @@
 // libFuzzer's target for what a peer sends over TCP: TcpConnection, as it is shipped, at the other
-// end of a socket pair. The first byte says whether the peer has proved its rank and how its bytes
-// come in pieces; the second, which records find no room at first.
+// end of a socket pair. The first byte says whether the peer has proved its rank, whether a thread
+// looks for answers before the engine reads, and how the bytes come in pieces; the second, which
+// records find no room at first.
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -50,7 +51,23 @@ class Client final : public TransportClient {
     return !refused;
   }
   bool AnswerAtOnce(int, const Record&, Record*, const uint8_t**) override { return false; }
-  bool TakeAnswer(int, const Record&) override { return false; }
+  bool ExpectsAnswer(int, const Record& record, uint8_t** frame) override {
+    if (record.page >= kPages) return false;
+    *frame = nullptr;
+    if (record.kind == kKindGrant) return record.payload_bytes == 0;
+    if (record.kind != kKindData || record.payload_bytes != kPageBytes) return false;
+    if (expected_ == nullptr) expected_.reset(new uint8_t[kPageBytes]);
+    *frame = expected_.get();
+    return true;
+  }
+  bool TakeAnswer(int rank, const Record& record) override {
+    PM_CHECK(rank != kNoRank);
+    PM_CHECK(record.kind == kKindGrant || record.kind == kKindData);
+    PM_CHECK(record.payload_bytes == (record.kind == kKindData ? kPageBytes : 0));
+    if (record.page == 0) return false;  // it has changed meanwhile
+    expected_.reset();
+    return true;
+  }
   bool DescribeSlot(uint32_t, uint32_t*, uint32_t*) override { return false; }
   bool DescribeRegion(uint32_t, RegionMemory*) override { return false; }
   int HomeOf(uint32_t, uint32_t) override { return kNoRank; }
@@ -61,6 +78,7 @@ class Client final : public TransportClient {
  private:
   uint8_t refusals_;
   std::unique_ptr<uint8_t[]> frame_;
+  std::unique_ptr<uint8_t[]> expected_;
   volatile uint32_t sum_ = 0;
 };
 
@@ -76,13 +94,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   TcpConnection connection(1, pagemesh::UniqueFd(ends[1]), false);
   connection.rank = (data[0] & 1) != 0 ? 0 : pagemesh::kNoRank;
   pagemesh::Client client(data[1]);
-  const size_t piece = (data[0] >> 1) == 0 ? size : (data[0] >> 1);
+  const size_t told = (data[0] >> 1) & 0x3f;
+  const size_t piece = told == 0 ? size : told;
+  const bool looks = (data[0] & 0x81) == 0x81;
   uint32_t failed = 0;
   for (size_t at = 2; at < size && failed == 0;) {
     const size_t count = std::min(piece, size - at);
     const ssize_t sent = send(peer.get(), data + at, count, MSG_NOSIGNAL);
     if (sent <= 0) break;
     at += static_cast<size_t>(sent);
+    if (looks) connection.TakeAnswers(&client);
     bool any = false;
     failed = connection.Receive(&client, &any);
     for (int i = 0; i < 9 && failed == 0 && connection.refused(); i++) {

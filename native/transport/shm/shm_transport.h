@@ -43,6 +43,7 @@ class ShmTransport final : public Transport {
     return PeerAt(rank) != nullptr || inner_->TakesRuns(rank);
   }
   bool Polls() const override { return using_any_ || inner_->Polls(); }
+  bool Spins() const override { return using_any_ || inner_->Spins(); }
   bool MayAnswer(int rank) const override {
     return PeerAt(rank) != nullptr || inner_->MayAnswer(rank);
   }

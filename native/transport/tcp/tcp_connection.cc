@@ -187,7 +187,7 @@ TcpConnection::Step TcpConnection::TakeBuffered(TransportClient* client) {
 // Decides whether the record may come and where its payload goes. These bytes are a peer's.
 uint32_t TcpConnection::BeginRecord(TransportClient* client) {
   const bool stranger = rank == kNoRank;
-  if (!stranger && IsRequest(head_.kind)) has_been_asked_ = true;
+  if (!stranger && IsRequest(head_.kind)) request_count_++;
   if (head_.kind == 0 || head_.kind > kLastKind || (stranger && head_.kind != kKindCluster)) {
     return Reason(CloseReason::kBadRecord);
   }

@@ -35,8 +35,12 @@ class TcpConnection {
   // Hands over the record that was refused, or that a thread has left, and what was read behind it.
   uint32_t Deliver(TransportClient* client);
   bool refused() const { return refused_.load(std::memory_order_relaxed); }
-  // The member has asked for pages over it.
-  bool has_been_asked() const { return has_been_asked_; }
+  // How many pages the member has asked for since the last call.
+  uint32_t TakeRequestCount() {
+    const uint32_t count = request_count_;
+    request_count_ = 0;
+    return count;
+  }
 
   // Faulting threads, in signal handlers: reads what is there and carries out answers, in their
   // order, up to the first record that is for the engine. True if there is one now, and was none
@@ -92,7 +96,7 @@ class TcpConnection {
   FutexLock receive_lock_;
   std::atomic<bool> left_{false};
   std::atomic<bool> refused_{false};  // by the client; engine thread
-  bool has_been_asked_ = false;       // engine thread
+  uint32_t request_count_ = 0;        // engine thread
   uint32_t failed_ = 0;               // why a thread could read no more
   std::vector<uint8_t> buffer_;
   size_t begin_ = 0, end_ = 0;  // what of buffer_ is read but not yet used

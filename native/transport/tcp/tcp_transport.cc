@@ -16,6 +16,13 @@ namespace {
 constexpr int kBacklog = 128;
 constexpr int kMostReadOneByOne = 4;  // connections; of more it is asked which have something
 
+constexpr uint32_t kLeastRun = 4;  // requests at a time
+
+void AddRank(std::atomic<uint32_t>* ranks, int rank) {
+  const uint32_t bit = 1U << rank;
+  if ((ranks->load(std::memory_order_relaxed) & bit) == 0) ranks->fetch_or(bit);
+}
+
 struct Address {
   sockaddr_storage storage{};
   socklen_t length = 0;
@@ -134,7 +141,10 @@ void TcpTransport::End(TcpConnection* connection, uint32_t reason) {
   const int number = connection->number();
   const int rank = connection->rank;
   connection->CloseSocket();
-  if (rank != kNoRank) polled_.fetch_and(~(1U << rank));
+  if (rank != kNoRank) {
+    asked_.fetch_and(~(1U << rank));
+    asking_.fetch_and(~(1U << rank));
+  }
   if (reason != static_cast<uint32_t>(CloseReason::kByUs)) {
     client_->OnClosed(number, rank, reason);
   }
@@ -189,7 +199,7 @@ bool TcpTransport::ReceiveFrom(TcpConnection* connection) {
     connection->in_refused_list = true;
     refused_.push_back(connection);
   }
-  if (connection->has_been_asked()) BeginPolling(connection->rank);
+  CountRequests(connection);
   if (failed != 0) {
     End(connection, failed);
     return true;
@@ -198,16 +208,19 @@ bool TcpTransport::ReceiveFrom(TcpConnection* connection) {
   return any;
 }
 
-// Pages have been asked for over this connection, so more will be.
-void TcpTransport::BeginPolling(int rank) {
-  const uint32_t bit = 1U << rank;
-  if ((polled_.load(std::memory_order_relaxed) & bit) == 0) polled_.fetch_or(bit);
+// Who asks for many pages at a time has others to read meanwhile. To look for each of them would
+// cut the runs to pieces, of which each costs as much as the run.
+void TcpTransport::CountRequests(TcpConnection* connection) {
+  const uint32_t count = connection->TakeRequestCount();
+  if (count == 0) return;
+  AddRank(&asking_, connection->rank);
+  singles_ = count >= kLeastRun ? 0 : singles_ + 1;
 }
 
 template <typename Visit>
-void TcpTransport::ForEachPolled(Visit visit) {
-  for (uint32_t left = polled_.load(std::memory_order_acquire); left != 0; left &= left - 1) {
-    visit(by_rank_[__builtin_ctz(left)].load(std::memory_order_acquire));
+void TcpTransport::ForEachOf(uint32_t ranks, Visit visit) const {
+  for (; ranks != 0; ranks &= ranks - 1) {
+    visit(by_rank_[__builtin_ctz(ranks)].load(std::memory_order_acquire));
   }
 }
 
@@ -229,22 +242,30 @@ void TcpTransport::EndLooking(int rank) {
 
 bool TcpTransport::PollAnswers() {
   bool for_engine = false;
-  ForEachPolled([&](TcpConnection* connection) {
+  ForEachOf(asked_.load(), [&](TcpConnection* connection) {
     if (!connection->is_looked_at()) return;
     for_engine = connection->TakeAnswers(client_) || for_engine;
   });
   return for_engine;
 }
 
-// What threads look at is theirs, but for what they leave.
+// What threads look at is theirs, but for what they leave; so are answers.
 bool TcpTransport::Poll() {
-  if (__builtin_popcount(polled_.load(std::memory_order_relaxed)) > kMostReadOneByOne) {
-    return PollMany();
-  }
+  bool any = asked_.load() != 0 && ReceiveLeft();
+  const uint32_t asking = asking_.load();
+  if (__builtin_popcount(asking) > kMostReadOneByOne) return PollMany() || any;
+  ForEachOf(asking, [&](TcpConnection* connection) {
+    if (!connection->open() || connection->refused() || connection->is_looked_at()) return;
+    any = ReceiveFrom(connection) || any;
+  });
+  return any;
+}
+
+// What threads have come to that is for the engine.
+bool TcpTransport::ReceiveLeft() {
   bool any = false;
-  ForEachPolled([&](TcpConnection* connection) {
-    if (!connection->open() || connection->refused()) return;
-    if (connection->is_looked_at() && !connection->is_left()) return;
+  ForEachOf(asked_.load(), [&](TcpConnection* connection) {
+    if (!connection->open() || connection->refused() || !connection->is_left()) return;
     any = ReceiveFrom(connection) || any;
   });
   return any;
@@ -253,9 +274,6 @@ bool TcpTransport::Poll() {
 // Asks which connections have something; other descriptors are looked at before the engine sleeps.
 bool TcpTransport::PollMany() {
   bool any = false;
-  ForEachPolled([&](TcpConnection* connection) {
-    if (connection->open() && connection->is_left()) any = ReceiveFrom(connection) || any;
-  });
   epoll_event ready[kMaxMembers];
   const int count = epoll_wait(epoll_fd_, ready, kMaxMembers, 0);
   for (int i = 0; i < count; i++) {
@@ -268,7 +286,7 @@ bool TcpTransport::PollMany() {
 }
 
 bool TcpTransport::Resume() {
-  ForEachPolled([&](TcpConnection* connection) {
+  ForEachOf(asked_.load(), [&](TcpConnection* connection) {
     if (!connection->open() || !connection->is_left() || connection->in_refused_list) return;
     connection->in_refused_list = true;
     refused_.push_back(connection);
@@ -278,6 +296,7 @@ bool TcpTransport::Resume() {
   for (TcpConnection* connection : again_) {
     connection->in_refused_list = false;
     const uint32_t failed = connection->open() ? connection->Deliver(client_) : 0;
+    CountRequests(connection);
     if (failed != 0) {
       End(connection, failed);
     } else if (connection->open() && connection->refused()) {
@@ -329,7 +348,7 @@ uint32_t TcpTransport::TrySendMany(int rank, const Record* records, uint32_t cou
   bool partial = false;
   const uint32_t sent = connection == nullptr ? 0 : connection->TrySend(records, count, &partial);
   if (partial) connection->Watch(epoll_fd_);  // the engine waits for the socket to take the rest
-  if (sent > 0) BeginPolling(rank);
+  if (sent > 0) AddRank(&asked_, rank);
   return sent;
 }
 

@@ -29,7 +29,8 @@ class TcpTransport final : public Transport {
   void Flush() override;
   bool TrySend(int rank, const Record& record, uint32_t slot) override;
   uint32_t TrySendMany(int rank, const Record* records, uint32_t count) override;
-  bool Polls() const override { return polled_.load(std::memory_order_relaxed) != 0; }
+  bool Polls() const override { return (asked_.load() | asking_.load()) != 0; }
+  bool Spins() const override { return asking_.load() != 0 && singles_ >= kLeastSingles; }
   bool MayAnswer(int rank) const override;
   bool PollAnswers() override;
   bool BeginLooking(int rank) override;
@@ -46,10 +47,11 @@ class TcpTransport final : public Transport {
   TcpConnection* Find(int connection);
   void QueueOn(TcpConnection* connection, const Record* record, const uint8_t* payload);
   bool ReceiveFrom(TcpConnection* connection);
+  void CountRequests(TcpConnection* connection);
   bool PollMany();
-  void BeginPolling(int rank);
+  bool ReceiveLeft();
   template <typename Visit>
-  void ForEachPolled(Visit visit);
+  void ForEachOf(uint32_t ranks, Visit visit) const;
   void End(TcpConnection* connection, uint32_t reason);
 
   const int epoll_fd_;
@@ -59,9 +61,11 @@ class TcpTransport final : public Transport {
   // A connection stays here when it has ended, if it was bound: a faulting thread may hold it.
   std::unordered_map<int, std::unique_ptr<TcpConnection>> connections_;
   std::atomic<TcpConnection*> by_rank_[kMaxMembers] = {};
-  // A bit for each rank that has asked for pages over its connection, or was asked: members that
-  // have a link do so over that.
-  std::atomic<uint32_t> polled_{0};
+  // A bit for each rank that was asked for pages over its connection, or is asking for some:
+  // members that have a link do so over that.
+  std::atomic<uint32_t> asked_{0}, asking_{0};
+  static constexpr uint32_t kLeastSingles = 8;
+  uint32_t singles_ = kLeastSingles;     // engine thread: looks since one found a run of requests
   std::vector<TcpConnection*> queued_;   // have something for Flush
   std::vector<TcpConnection*> refused_;  // have a record that the client had no room for
   std::vector<TcpConnection*> again_;    // during Resume: those to which it is offered again

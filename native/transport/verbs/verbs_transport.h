@@ -44,6 +44,7 @@ class VerbsTransport final : public Transport {
   bool TakesRuns(int rank) const override { return LinkTo(rank) == nullptr; }
   // Whoever has a device looks at that, and at no connection.
   bool Polls() const override { return device_ != nullptr || tcp_.Polls(); }
+  bool Spins() const override { return device_ != nullptr || tcp_.Spins(); }
   bool MayAnswer(int rank) const override {
     return device_ == nullptr ? tcp_.MayAnswer(rank) : LinkTo(rank) != nullptr;
   }
