@@ -118,11 +118,8 @@ bool Session::Open() {
         return std::make_unique<TcpTransport>(epoll_fd, client);
 #endif
       });
-  const int failed = InstallFaultHandler();
-  if (failed != 0) {
-    errno = failed;
-    return false;
-  }
+  back_end_ = UseSigsegv();
+  if (back_end_ == nullptr) return false;
   ProtectionBudget::Configure(options_.map_limit);
   FaultEvent left_over;
   while (PopFault(&left_over)) {
@@ -183,6 +180,7 @@ int Session::MapRegion(RegionOptions options) {
   }
   options.rank = static_cast<uint32_t>(options_.rank);
   options.size = static_cast<uint32_t>(options_.size);
+  options.back_end = back_end_;
   const size_t bytes = static_cast<size_t>(options.page_count) * options.page_bytes;
   if (!transport_->AdmitRegion(bytes)) return EPERM;  // what locking beyond the limit says
   Region* region = Region::Map(options);

@@ -186,6 +186,7 @@ class Session final : public FaultSink, public TransportClient {
   UniqueFd epoll_;
   UniqueFd wake_fd_;
   std::unique_ptr<Transport> transport_;  // closes its sockets before epoll_ goes
+  FaultBackEnd* back_end_ = nullptr;      // of this session's regions; set by Open
   std::atomic<bool> sleeping_{false};     // the engine is in, or about to enter, epoll_wait
   std::atomic<bool> woken_{false};        // Wake was called since the last kEventWake
   std::atomic<bool> stopped_{false};

@@ -1,5 +1,5 @@
 // What happens when a thread touches a page that the MMU refuses: the thread asks for the page,
-// waits, and goes on. The back end (fault_sigsegv.cc) catches the touch and calls ServeFault.
+// waits, and goes on. The back end (back_end.h) hears of the touch and calls ServeFault.
 #ifndef PAGEMESH_MEMORY_FAULT_H_
 #define PAGEMESH_MEMORY_FAULT_H_
 
@@ -72,10 +72,6 @@ enum class Filled {
 };
 // Tries it. Threads in a fault, so async-signal-safe; the page's home is another member.
 Filled Fill(FaultSink* sink, Region* region, uint32_t page, Access access);
-
-// Installs the handler, once a process; it stays, and chains to the one before it. Returns 0 or
-// errno. Any thread.
-int InstallFaultHandler();
 
 // From now on faults of regions go to `sink`; nullptr when no engine runs, and then threads wait.
 // Returns when no thread uses the sink before any more.

@@ -2,12 +2,15 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <cstddef>
 
 #include "base/bell.h"
+#include "base/check.h"
 #include "base/futex_lock.h"
+#include "memory/back_end.h"
 #include "memory/fault.h"
 
 namespace pagemesh {
@@ -87,9 +90,9 @@ void OnSegv(int signal, siginfo_t* info, void* context) {
   errno = saved_errno;
 }
 
-}  // namespace
-
-int InstallFaultHandler() {
+// Installs the handler, once a process; it stays, and chains to the one before it. Returns 0 or
+// errno.
+int InstallHandler() {
   OwnBell();  // made here, because no handler may make it
   FutexGuard guard(install_lock);
   if (installed) return 0;
@@ -107,6 +110,31 @@ int InstallFaultHandler() {
   if (sigaction(SIGSEGV, &action, nullptr) != 0) return errno;
   installed = true;
   return 0;
+}
+
+class SigsegvBackEnd final : public FaultBackEnd {
+ public:
+  SigsegvBackEnd() : FaultBackEnd(true) {}
+
+  bool Guard(const GuardedPages&) override { return true; }
+  void Permit(const GuardedPages& pages, int protection) override {
+    const int failed = mprotect(pages.application, pages.bytes(), protection);
+    PM_CHECK_STATE(failed == 0, errno, pages.count);
+    memset(pages.enforced, protection, pages.count);
+  }
+  void Unguard(const GuardedPages& all) override { Permit(all, PROT_READ | PROT_WRITE); }
+  void Attend() override {}
+  void Retry(uintptr_t) override {}
+};
+
+}  // namespace
+
+FaultBackEnd* UseSigsegv() {
+  static SigsegvBackEnd back_end;
+  const int failed = InstallHandler();
+  if (failed == 0) return &back_end;
+  errno = failed;
+  return nullptr;
 }
 
 }  // namespace pagemesh

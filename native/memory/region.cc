@@ -141,6 +141,7 @@ bool Region::MapAll() {
       MapShared(nullptr, page_count(), read_write, anonymous, -1));
   protections_ = static_cast<uint8_t*>(MapShared(nullptr, page_count(), read_write, anonymous, -1));
   if (states_ == nullptr || protections_ == nullptr) return false;
+  if (!back_end()->Guard(Guarded(0, page_count()))) return false;
   if (!options_.prefetch || options_.size == 1) return true;
   prefetch_table_ = static_cast<PrefetchTable*>(
       MapShared(nullptr, sizeof(PrefetchTable), read_write, anonymous, -1));
@@ -197,6 +198,7 @@ uint32_t Region::HomeIndexOf(uint32_t page) const {
 
 // How many pages in [first, first + count] differ from the page before them, region edges aside.
 uint32_t Region::BoundariesIn(uint32_t first, uint32_t count) const {
+  if (!back_end()->splits_mappings()) return 0;
   uint32_t boundaries = 0;
   const uint32_t end = first + count;
   for (uint32_t i = first == 0 ? 1 : first; i <= end && i < page_count(); i++) {
@@ -205,13 +207,14 @@ uint32_t Region::BoundariesIn(uint32_t first, uint32_t count) const {
   return boundaries;
 }
 
+GuardedPages Region::Guarded(uint32_t first, uint32_t count) const {
+  return {application_ + first * page_bytes(), frame(first), page_bytes(), count,
+          protections_ + first};
+}
+
 void Region::SetProtectionLocked(uint32_t first, uint32_t count, int protection) {
-  uint8_t* start = application_ + first * page_bytes();
-  const size_t length = count * page_bytes();
-  const int failed = mprotect(start, length, protection);
-  PM_CHECK_STATE(failed == 0, errno, boundary_count);
   boundary_count -= BoundariesIn(first, count);
-  memset(protections_ + first, protection, count);
+  back_end()->Permit(Guarded(first, count), protection);
   boundary_count += BoundariesIn(first, count);
 }
 
@@ -235,6 +238,10 @@ bool Region::RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* par
   *parked = (protections_[page] & wanted) != wanted;
   if (!*parked) return true;
   if (boundary_count + 2 > boundary_limit) ProtectionBudget::MakeRoomLocked();
+  if (how == Raise::kAlone) {
+    SetProtectionLocked(page, 1, wanted);
+    return true;
+  }
   // The states may be lowered by the engine meanwhile; it then lowers the protection too, and waits
   // for this lock to do so.
   const auto alike = [&](uint32_t other) {
@@ -245,10 +252,6 @@ bool Region::RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* par
                                   ? window_first + kRaiseAroundPages
                                   : page_count();
   uint32_t first = page, end = page + 1;
-  if (how == Raise::kAlone) {
-    SetProtectionLocked(page, 1, wanted);
-    return true;
-  }
   while (first > window_first && alike(first - 1)) first--;
   while (end < window_end && alike(end)) end++;
   SetProtectionLocked(first, end - first, wanted);
@@ -272,7 +275,9 @@ void Region::Retire() {
     page = end;
   }
   for (uint32_t page = 0; page < pages; page++) states_[page].store(kStateWrite);
-  Protect(0, pages, PROT_READ | PROT_WRITE);
+  FutexGuard guard(protection_lock);
+  boundary_count -= BoundariesIn(0, pages);
+  back_end()->Unguard(Guarded(0, pages));
 }
 
 void ProtectionBudget::Configure(uint32_t limit) {

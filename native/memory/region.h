@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/unique_fd.h"
+#include "memory/back_end.h"
 #include "memory/page_state.h"
 
 namespace pagemesh {
@@ -23,6 +24,7 @@ struct RegionOptions {
   uint32_t rank = 0;      // this member
   uint32_t size = 0;      // members of the mesh
   bool prefetch = false;  // ask for pages ahead of threads that read in a regular way
+  FaultBackEnd* back_end = nullptr;
 };
 
 // Counters of one region at this member, for stats(). Written from several threads.
@@ -104,6 +106,8 @@ class Region {
   uint32_t HomeOf(uint32_t page) const;
   uint32_t HomeIndexOf(uint32_t page) const;
 
+  FaultBackEnd* back_end() const { return options_.back_end; }
+
   // Sets what the MMU enforces for `count` pages from `first`: PROT_NONE, PROT_READ or
   // PROT_READ|PROT_WRITE. Any thread. Never fails for want of mappings: it parks pages first.
   void Protect(uint32_t first, uint32_t count, int protection);
@@ -135,6 +139,7 @@ class Region {
   size_t directory_room() const;
 
   // Callers hold the protection lock.
+  GuardedPages Guarded(uint32_t first, uint32_t count) const;
   void SetProtectionLocked(uint32_t first, uint32_t count, int protection);
   uint32_t BoundariesIn(uint32_t first, uint32_t count) const;
 

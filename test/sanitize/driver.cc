@@ -270,7 +270,8 @@ int RunMember(int rank, int port, int port_pipe) {
   options.rank = static_cast<uint32_t>(rank);
   options.size = kMembers;
   ProtectionBudget::Configure(0);
-  PM_CHECK(InstallFaultHandler() == 0);
+  options.back_end = UseSigsegv();
+  PM_CHECK(options.back_end != nullptr);
   Region* region = Region::Map(options);
   PM_CHECK_STATE(region != nullptr, errno, rank);
   for (uint32_t page = 0; page < kPages && rank == 0; page++) {
