@@ -4,6 +4,7 @@ export type PagemeshErrorCode =
   | 'ERR_PAGEMESH_OUT_OF_RANGE' // right type, but outside the bounds the message names
   | 'ERR_PAGEMESH_UNALIGNED' // an offset that is not a multiple of the word size
   | 'ERR_PAGEMESH_UNSUPPORTED_PLATFORM' // not Linux on x86-64 or aarch64, or the addon is not built
+  | 'ERR_PAGEMESH_NO_USERFAULTFD' // it was asked for, and is not permitted or the kernel is too old
   | 'ERR_PAGEMESH_ALREADY_JOINED' // this process is in a mesh already
   | 'ERR_PAGEMESH_JOIN_TIMEOUT' // not all members came in time
   | 'ERR_PAGEMESH_JOIN_FAILED' // the rendezvous is out of reach, or the launch data is unusable

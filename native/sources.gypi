@@ -16,6 +16,7 @@
       'native/binding/shared_buffer.cc',
       'native/memory/fault.cc',
       'native/memory/fault_sigsegv.cc',
+      'native/memory/fault_userfaultfd.cc',
       'native/memory/prefetch.cc',
       'native/memory/region.cc',
       'native/memory/word_block.cc',

@@ -5,6 +5,7 @@ import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { debuglog } from 'node:util'
 import { MessageChannel, Worker } from 'node:worker_threads'
+import { type FaultsInUse, faultsFor } from '../cluster/fault-names.js'
 import { formatJoinReport } from '../cluster/join-report.js'
 import {
   type LaunchOptions,
@@ -51,7 +52,8 @@ interface Endpoint {
  *
  * @throws ERR_PAGEMESH_ALREADY_JOINED, ERR_PAGEMESH_WRONG_KEY, ERR_PAGEMESH_RANK_TAKEN,
  * ERR_PAGEMESH_SIZE_MISMATCH, ERR_PAGEMESH_JOIN_TIMEOUT, ERR_PAGEMESH_JOIN_FAILED,
- * ERR_PAGEMESH_UNSUPPORTED_PLATFORM, ERR_PAGEMESH_INVALID_ARGUMENT, ERR_PAGEMESH_OUT_OF_RANGE
+ * ERR_PAGEMESH_UNSUPPORTED_PLATFORM, ERR_PAGEMESH_NO_USERFAULTFD, ERR_PAGEMESH_INVALID_ARGUMENT,
+ * ERR_PAGEMESH_OUT_OF_RANGE
  */
 export async function join(options?: JoinOptions): Promise<Mesh> {
   const given = checkOptions('join', options)
@@ -64,11 +66,12 @@ export async function join(options?: JoinOptions): Promise<Mesh> {
     3_600_000,
   )
   const maxMapCount = checkInteger('maxMapCount', given.maxMapCount ?? 0, 0, 2 ** 31 - 1)
-  const session = createSession(addon, launch, maxMapCount)
+  const faults = faultsFor(launch.faults)
+  const session = createSession(addon, launch, maxMapCount, faults)
   try {
     const { listen, rendezvous } = await meet(addon, session, launch)
     const { rank, size, key, joinTimeoutMs, transport, rdmaDevice } = launch
-    return await startEngine(addon, {
+    return await startEngine(addon, faults, {
       session,
       rank,
       size,
@@ -87,11 +90,23 @@ export async function join(options?: JoinOptions): Promise<Mesh> {
   }
 }
 
-function createSession(addon: Addon, launch: LaunchOptions, maxMapCount: number): number {
+function createSession(
+  addon: Addon,
+  launch: LaunchOptions,
+  maxMapCount: number,
+  faults: FaultsInUse,
+): number {
+  const { rank, size } = launch
+  const userfaultfd = faults === 'userfaultfd'
   try {
-    return addon.sessionCreate(launch.rank, launch.size, maxMapCount, lifelineFd())
+    return addon.sessionCreate(rank, size, maxMapCount, lifelineFd(), userfaultfd)
   } catch (cause) {
-    if ((cause as { errno?: number }).errno === constants.errno.EBUSY) {
+    const { errno } = cause as { errno?: number }
+    const without = userfaultfd ? whyNoUserfaultfd(errno) : undefined
+    if (without !== undefined) {
+      throw new PagemeshError('ERR_PAGEMESH_NO_USERFAULTFD', without, { cause })
+    }
+    if (errno === constants.errno.EBUSY) {
       throw new PagemeshError(
         'ERR_PAGEMESH_ALREADY_JOINED',
         'this process is in a mesh already: leave() it before joining again',
@@ -102,6 +117,21 @@ function createSession(addon: Addon, launch: LaunchOptions, maxMapCount: number)
       cause,
     })
   }
+}
+
+function whyNoUserfaultfd(errno: number | undefined): string | undefined {
+  const instead = "Or ask for faults 'sigsegv' or 'auto', and use region.pin() for system calls"
+  const { EPERM, ENOSYS, ENOTSUP } = constants.errno
+  if (errno === EPERM) {
+    return (
+      'userfaultfd is not permitted to this process: give it read and write access to ' +
+      "/dev/userfaultfd, or CAP_SYS_PTRACE, or everybody by 'sysctl -w " +
+      "vm.unprivileged_userfaultfd=1'; in a container its seccomp profile must allow it as well. " +
+      instead
+    )
+  }
+  if (errno !== ENOSYS && errno !== ENOTSUP) return undefined
+  return `this kernel's userfaultfd cannot do what pagemesh needs, which is Linux 6.4. ${instead}`
 }
 
 /** The launcher's pipe, which closes when the launcher dies. */
@@ -185,6 +215,7 @@ async function publishedIn(path: string, timeoutMs: number): Promise<Endpoint> {
 
 async function startEngine(
   addon: Addon,
+  faults: FaultsInUse,
   data: Omit<EngineData, 'port' | 'answered' | 'tokens'>,
 ): Promise<Mesh> {
   const { port1, port2 } = new MessageChannel()
@@ -209,7 +240,7 @@ async function startEngine(
   const onExit = (code: number): void => addon.stop(data.session, code)
   // A program that ends without leave() leaves all the same, once it has nothing else to do.
   const onBeforeExit = (): void => void mesh.leave()
-  const mesh = new Mesh(addon, client, data.rank, data.size, report, () => {
+  const mesh = new Mesh(addon, client, data.rank, data.size, report, faults, () => {
     process.off('exit', onExit)
     process.off('beforeExit', onBeforeExit)
     // Nobody may take what was published for the address of the next mesh.

@@ -1,4 +1,5 @@
 import { MAX_ATOMIC_BYTES, type OpenedRegion, WORD_BYTES } from '../engine/commands.js'
+import type { FaultsInUse } from '../cluster/fault-names.js'
 import type { TransportInUse } from '../cluster/transport-names.js'
 import type { TransportReport } from '../engine/links.js'
 import { LinkWay, type Addon } from '../native/addon.js'
@@ -50,6 +51,8 @@ export interface MeshStats extends Stats {
   transport: TransportInUse
   /** The memory or RDMA device in use, or why there is none. */
   transportDetail: string
+  /** What hears of touches of pages that are not here; see {@link JoinOptions.faults}. */
+  faults: FaultsInUse
   /** How many messages have come by memory of this host. */
   shmMessages: number
   /** How many messages have come by verbs. */
@@ -83,6 +86,7 @@ export class Mesh implements AsyncDisposable {
     /** How many members the mesh has. */
     readonly size: number,
     private readonly report: TransportReport,
+    private readonly faults: FaultsInUse,
     private readonly onLeft: () => void,
   ) {}
 
@@ -148,6 +152,7 @@ export class Mesh implements AsyncDisposable {
       wordsByHome: 0,
       transport: this.report.transport,
       transportDetail: this.report.detail,
+      faults: this.faults,
       ...(this.lastMessages ?? this.countMessages()),
       locksTakenHere: this.client.tokens.takenHere,
     }

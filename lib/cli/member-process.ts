@@ -64,6 +64,7 @@ export function memberEnvironment(
     ...(plan.host === undefined ? {} : { PAGEMESH_HOST: plan.host }),
     ...(plan.transport === undefined ? {} : { PAGEMESH_TRANSPORT: plan.transport }),
     ...(plan.rdmaDevice === undefined ? {} : { PAGEMESH_RDMA_DEVICE: plan.rdmaDevice }),
+    ...(plan.faults === undefined ? {} : { PAGEMESH_FAULTS: plan.faults }),
     ...(plan.joinTimeoutMs === undefined
       ? {}
       : { PAGEMESH_JOIN_TIMEOUT_MS: String(plan.joinTimeoutMs) }),

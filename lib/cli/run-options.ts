@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { constants } from 'node:os'
 import path from 'node:path'
 import { maxMeshSize as maxMembers } from '../cluster/launch-environment.js'
+import { type FaultPolicy, isFaultPolicy } from '../cluster/fault-names.js'
 import { parseRdmaDevice, type RdmaDeviceName } from '../cluster/rdma-device.js'
 import { isTransportPolicy, type TransportPolicy } from '../cluster/transport-names.js'
 import { lastValue, parseLeadingOptions, type OptionTable } from './arguments.js'
@@ -23,6 +24,8 @@ export interface RunPlan {
   readonly transport: TransportPolicy | undefined
   /** Which RDMA device, if the address does not tell. */
   readonly rdmaDevice: string | undefined
+  /** What hears of touches of pages that are not here; auto unless given. */
+  readonly faults: FaultPolicy | undefined
   /** Arguments for the runtime itself, before the script. */
   readonly nodeArgs: readonly string[]
   /** Absolute path. */
@@ -38,6 +41,7 @@ const table: OptionTable = {
   'join-timeout': { type: 'string' },
   transport: { type: 'string' },
   'rdma-device': { type: 'string' },
+  faults: { type: 'string' },
   'node-arg': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
@@ -59,6 +63,9 @@ Options:
                           ends have. That is the default; asked for, it says which
       --rdma-device <dev> RDMA device, as name, name:port or name:port:gid-index
                           (default: the one with the address of --host)
+      --faults <name>     what hears of the first touch of a page: sigsegv (quick),
+                          userfaultfd (system calls may use such pages, too), or
+                          auto, which is sigsegv (default)
       --node-arg <arg>    argument for Node.js itself, such as
                           --node-arg=--max-old-space-size=4096 (repeatable)
   -h, --help              show this help
@@ -84,6 +91,7 @@ export function parseRunArguments(
   const transport = checkTransport(lastValue(parsed, 'transport'), '--transport')
   const rdmaDevice = lastValue(parsed, 'rdma-device')
   checkRdmaDevice(rdmaDevice, '--rdma-device')
+  const faults = checkFaults(lastValue(parsed, 'faults'))
   const nodeArgs = parsed.values.get('node-arg') ?? []
   if (nodeArgs.length > 0 && !nodeArgs[0].startsWith('-')) {
     throw new UsageError(`--node-arg must be an option of Node.js, not '${nodeArgs[0]}'`)
@@ -99,6 +107,7 @@ export function parseRunArguments(
     joinTimeoutMs,
     transport,
     rdmaDevice,
+    faults,
     nodeArgs: withTypescript(script, nodeArgs, environment, nodeVersion),
     script: path.resolve(scriptName),
     scriptArgs: parsed.rest.slice(1),
@@ -118,6 +127,11 @@ export function checkTransport(
 ): TransportPolicy | undefined {
   if (text === undefined || isTransportPolicy(text)) return text
   throw new UsageError(`${source} must be auto, shm, tcp or verbs, not '${text}'`)
+}
+
+function checkFaults(text: string | undefined): FaultPolicy | undefined {
+  if (text === undefined || isFaultPolicy(text)) return text
+  throw new UsageError(`--faults must be auto, sigsegv or userfaultfd, not '${text}'`)
 }
 
 /** @throws UsageError naming `source` if the text cannot be a device. */

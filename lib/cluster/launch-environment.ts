@@ -3,6 +3,7 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { isAbsolute } from 'node:path'
 import { PagemeshError } from '../errors.js'
+import { type FaultPolicy, isFaultPolicy } from './fault-names.js'
 import { type Address, formatAddress } from './joiner.js'
 import { generateKey, parseKey } from './key.js'
 import { parseRdmaDevice, type RdmaDeviceName } from './rdma-device.js'
@@ -37,6 +38,7 @@ export interface LaunchOptions {
   readonly transport: TransportPolicy
   /** Undefined: the one that has the address `host`. */
   readonly rdmaDevice: RdmaDeviceName | undefined
+  readonly faults: FaultPolicy
 }
 
 /** What a program may say itself; each goes before its variable. */
@@ -64,6 +66,13 @@ export interface LaunchOverrides {
    * device is the one that has that address.
    */
   rdmaDevice?: string | undefined
+  /**
+   * PAGEMESH_FAULTS: what hears of the first touch of a page. With 'userfaultfd' system calls may
+   * use pages that are not here, as any code may; it needs Linux 6.4 and a permission, and a fault
+   * takes longer. With 'sigsegv' they need {@link Region.pin}. 'auto', if nothing is said, is the
+   * quickest that works, which is 'sigsegv'. Members may differ.
+   */
+  faults?: FaultPolicy | undefined
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -98,6 +107,7 @@ export function readLaunchOptions(
   const timeoutSetting = find('joinTimeoutMs', 'PAGEMESH_JOIN_TIMEOUT_MS')
   const transportSetting = find('transport', 'PAGEMESH_TRANSPORT')
   const deviceSetting = find('rdmaDevice', 'PAGEMESH_RDMA_DEVICE')
+  const faultsSetting = find('faults', 'PAGEMESH_FAULTS')
 
   const needsSize = rankSetting ?? rendezvousSetting
   if (needsSize !== undefined && sizeSetting === undefined) {
@@ -123,6 +133,7 @@ export function readLaunchOptions(
         : readInteger(timeoutSetting, 1, maxTimeoutMs, 'milliseconds'),
     transport: transportSetting === undefined ? 'auto' : readTransport(transportSetting),
     rdmaDevice: deviceSetting === undefined ? undefined : readDevice(deviceSetting),
+    faults: faultsSetting === undefined ? 'auto' : readFaults(faultsSetting),
   }
 }
 
@@ -195,6 +206,14 @@ function readTransport({ source, value }: Setting): TransportPolicy {
   throw new PagemeshError(
     'ERR_PAGEMESH_INVALID_ARGUMENT',
     `${source} holds ${show(value)}; expected 'auto', 'shm', 'tcp' or 'verbs'`,
+  )
+}
+
+function readFaults({ source, value }: Setting): FaultPolicy {
+  if (isFaultPolicy(value)) return value
+  throw new PagemeshError(
+    'ERR_PAGEMESH_INVALID_ARGUMENT',
+    `${source} holds ${show(value)}; expected 'auto', 'sigsegv' or 'userfaultfd'`,
   )
 }
 

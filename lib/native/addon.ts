@@ -70,9 +70,17 @@ export interface Addon {
    * Starts this process's membership. EBUSY if it has one.
    * @param mapLimit in place of vm.max_map_count; 0 for the kernel's
    * @param lifelineFd the process ends when this descriptor closes; -1 for none
+   * @param userfaultfd as the back end of faults instead of SIGSEGV, if given and true; EPERM,
+   * ENOSYS or ENOTSUP if it cannot be had
    * @returns the session's number, which the engine's thread uses too
    */
-  sessionCreate(rank: number, size: number, mapLimit: number, lifelineFd: number): number
+  sessionCreate(
+    rank: number,
+    size: number,
+    mapLimit: number,
+    lifelineFd: number,
+    userfaultfd?: boolean,
+  ): number
   /** After the engine has ended: regions become private memory, sockets close. */
   sessionDestroy(session: number): void
   /**

@@ -26,6 +26,7 @@ Napi::Value SessionCreate(const Napi::CallbackInfo& info) {
   options.size = Int32Argument(info, 1);
   options.map_limit = Uint32Argument(info, 2);
   options.lifeline_fd = Int32Argument(info, 3);
+  options.userfaultfd = info[4].ToBoolean();
   if (options.size < 1 || options.size > static_cast<int>(kMaxMembers) || options.rank < 0 ||
       options.rank >= options.size) {
     return ThrowErrno(info.Env(), "sessionCreate", EINVAL);

@@ -118,7 +118,7 @@ bool Session::Open() {
         return std::make_unique<TcpTransport>(epoll_fd, client);
 #endif
       });
-  back_end_ = UseSigsegv();
+  back_end_ = options_.userfaultfd ? UseUserfaultfd() : UseSigsegv();
   if (back_end_ == nullptr) return false;
   ProtectionBudget::Configure(options_.map_limit);
   FaultEvent left_over;
@@ -339,6 +339,7 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
   blobs_in_used_ = 0;
   watch_resumes_ = watch_resumes;
   WatchResumes(watch_resumes);
+  if (watch_resumes && AnyTouching()) back_end_->Attend();
   if (event_capacity > 0) transport_->MarkStepped();  // not for actions in the midst of events
   Perform(actions, action_count, blobs_out, blobs_out_bytes);
   transport_->Flush();

@@ -76,8 +76,9 @@ constexpr uint32_t kControlRankMask = 0xff;
 struct SessionOptions {
   int rank = 0;
   int size = 1;
-  uint32_t map_limit = 0;  // instead of vm.max_map_count, for tests; 0 is the kernel's
-  int lifeline_fd = -1;    // when this closes, the launcher is gone and the process ends
+  uint32_t map_limit = 0;    // instead of vm.max_map_count, for tests; 0 is the kernel's
+  int lifeline_fd = -1;      // when this closes, the launcher is gone and the process ends
+  bool userfaultfd = false;  // as the back end of faults, instead of SIGSEGV
 };
 
 class Session final : public FaultSink, public TransportClient {

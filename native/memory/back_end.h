@@ -53,8 +53,11 @@ class FaultBackEnd {
   const bool splits_mappings_;
 };
 
-// Makes a back end ready. nullptr with errno set if this process cannot have it. Any thread.
+// Make a back end ready. nullptr with errno set if this process cannot have it; of userfaultfd
+// EPERM, if it is not permitted, ENOSYS or ENOTSUP, if the kernel does not have what is needed. Any
+// thread.
 FaultBackEnd* UseSigsegv();
+FaultBackEnd* UseUserfaultfd();
 
 }  // namespace pagemesh
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <time.h>
 
 #include <atomic>
 
@@ -31,9 +32,20 @@ static_assert(kMaxWaiters == kBellSlots, "each has its slot in the bell");
 // them sees the other.
 struct Waiter {
   static constexpr uint32_t kFree = 0, kClaimed = 1, kWaiting = 2, kAsleep = 3, kWoken = 4;
+  // Of sleepers: in the kernel, with its page asked for; or let go, but perhaps not yet awake.
+  static constexpr uint32_t kInKernel = 5, kTouching = 6;
   std::atomic<uint32_t> word{kFree};
   std::atomic<Region*> region{nullptr};
   std::atomic<uint32_t> page{0};
+  // Of sleepers only; sleepers_lock, which also guards changes of `word` from kInKernel on.
+  bool sleeps_in_kernel = false;
+  bool asks = false;  // counted in sleeping_askers
+  Access access = Access::kRead;
+  std::atomic<uint32_t> thread{0};
+  uint64_t since_ns = 0;
+  // The processor time that it had used when it was found asleep.
+  std::atomic<uint64_t> ran_ns{0};
+  std::atomic<uint64_t> touching_until_ns{0};
 };
 Waiter waiters[kMaxWaiters];
 SpinPolicy spin_policy(kMostSpinNs);    // of all faulting threads together
@@ -139,21 +151,27 @@ void PushFault(const FaultEvent& event) {
   SetSequence(index, index + 1);
 }
 
-Waiter* ClaimWaiter(Region* region, uint32_t page) {
-  for (;;) {
-    for (uint32_t i = 0; i < kMaxWaiters; i++) {
-      uint32_t expected = Waiter::kFree;
-      if (!waiters[i].word.compare_exchange_strong(expected, Waiter::kClaimed)) continue;
-      uint32_t limit = waiter_limit.load();
-      while (limit < i + 1 && !waiter_limit.compare_exchange_weak(limit, i + 1)) {
-      }
-      waiting.fetch_add(1);
-      waiters[i].region.store(region);
-      waiters[i].page.store(page);
-      return &waiters[i];
+Waiter* TryClaimWaiter(Region* region, uint32_t page) {
+  for (uint32_t i = 0; i < kMaxWaiters; i++) {
+    uint32_t expected = Waiter::kFree;
+    if (!waiters[i].word.compare_exchange_strong(expected, Waiter::kClaimed)) continue;
+    uint32_t limit = waiter_limit.load();
+    while (limit < i + 1 && !waiter_limit.compare_exchange_weak(limit, i + 1)) {
     }
+    waiting.fetch_add(1);
+    waiters[i].region.store(region);
+    waiters[i].page.store(page);
+    return &waiters[i];
+  }
+  return nullptr;
+}
+
+Waiter* ClaimWaiter(Region* region, uint32_t page) {
+  Waiter* waiter = TryClaimWaiter(region, page);
+  for (; waiter == nullptr; waiter = TryClaimWaiter(region, page)) {
     sched_yield();  // thousands of threads are in a fault: wait for one of them to get out
   }
+  return waiter;
 }
 
 void ReleaseWaiter(Waiter* waiter) {
@@ -193,7 +211,8 @@ bool Send(FaultSink* sink, Region* region, uint32_t page, uint8_t pending, uint3
   return true;
 }
 
-// Makes sure that somebody asks for the page. False: look at its state again.
+// Makes sure that somebody asks for the page. False: look at its state again. Without a slot the
+// answer is the engine's.
 bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
   const SinkUse use;
   FaultSink* sink = fault_sink.load();
@@ -206,7 +225,7 @@ bool Ask(Region* region, uint32_t page, Access access, uint32_t slot) {
       if (access == Access::kRead) AskAhead(sink, region, page, false);
     }
     if (filled != Filled::kNot) return filled == Filled::kInVain;
-    const bool direct = sink->MayAnswer(region, page);
+    const bool direct = slot != kNoFaultSlot && sink->MayAnswer(region, page);
     const uint8_t pending = TakePending(region->state(page), access, direct ? kPageDirect : 0);
     if (pending == 0 || Send(sink, region, page, pending, direct ? slot : kNoFaultSlot)) {
       if (pending == 0 && access == Access::kRead) AskAhead(sink, region, page, false);
@@ -294,6 +313,142 @@ void GoOnAhead(Region* region, uint32_t page) {
   if (sink != nullptr) AskAhead(sink, region, page, false);
 }
 
+// How long a sleeper has to wake up and touch its page before it is given away again, if nothing
+// is heard of it; and how long it runs before it certainly has.
+constexpr uint64_t kTouchNs = 2 * 1000 * 1000;
+constexpr uint64_t kRunNs = 5 * 1000;
+constexpr int kLookAgainUs = 20;
+FutexLock sleepers_lock;
+std::atomic<int> touching{0};  // sleepers in kTouching
+
+// The processor time of a thread of this process; false if that cannot be told.
+bool ProcessorNs(uint32_t thread, uint64_t* ns) {
+  // include/linux/posix-timers_types.h: the complement of its number, and "per thread, scheduler".
+  const clockid_t clock = static_cast<clockid_t>(~thread << 3 | 6);
+  timespec time;
+  if (thread == 0 || clock_gettime(clock, &time) != 0) return false;
+  *ns = static_cast<uint64_t>(time.tv_sec) * 1000000000 + static_cast<uint64_t>(time.tv_nsec);
+  return true;
+}
+
+// A thread that has been let go uses no processor until it is awake, and then touches its page
+// first of all.
+bool IsTouching(const Waiter* waiter) {
+  if (waiter->word.load() != Waiter::kTouching) return false;
+  uint64_t ran_ns = 0;
+  if (ProcessorNs(waiter->thread.load(), &ran_ns) && ran_ns > waiter->ran_ns.load() + kRunNs)
+    return false;
+  return waiter->touching_until_ns.load() > NowNs();
+}
+
+// The thread sleeps just now. Later is too late: the protection may be raised before its waiter is
+// looked for, and it runs from then on.
+void NoteProcessorTime(Waiter* waiter) {
+  uint64_t ran_ns = 0;
+  if (ProcessorNs(waiter->thread.load(), &ran_ns)) waiter->ran_ns.store(ran_ns);
+}
+
+// sleepers_lock
+void StopAsking(Waiter* waiter) {
+  if (waiter->asks) sleeping_askers.fetch_sub(1);
+  waiter->asks = false;
+}
+
+// Lets the sleeper go on if the page's state permits its touch. sleepers_lock
+bool LetGo(Waiter* waiter, Region::Raise how) {
+  bool parked = false;
+  if (!waiter->region.load()->RaiseIfPermitted(waiter->page.load(), waiter->access, how, &parked)) {
+    return false;
+  }
+  StopAsking(waiter);
+  const uint64_t now_ns = NowNs();
+  waiter->touching_until_ns.store(now_ns + kTouchNs);
+  if (waiter->word.exchange(Waiter::kTouching) == Waiter::kTouching) return true;
+  touching.fetch_add(1);
+  waiter->region.load()->stats().wait_ns.fetch_add(now_ns - waiter->since_ns,
+                                                   std::memory_order_relaxed);
+  return true;
+}
+
+// sleepers_lock
+void Forget(Waiter* waiter) {
+  StopAsking(waiter);
+  if (waiter->word.load() == Waiter::kTouching) touching.fetch_sub(1);
+  waiter->sleeps_in_kernel = false;
+  ReleaseWaiter(waiter);
+}
+
+// The state of a sleeper's page has changed.
+void WakeSleeper(Waiter* waiter) {
+  FaultBackEnd* asks_again = nullptr;
+  {
+    FutexGuard guard(sleepers_lock);
+    if (waiter->word.load() != Waiter::kInKernel) return;
+    if (!LetGo(waiter, Region::Raise::kAlone)) {
+      waiter->word.store(Waiter::kWoken);
+      asks_again = waiter->region.load()->back_end();
+    }
+  }
+  if (asks_again != nullptr) asks_again->Attend();
+}
+
+// What was asked for ahead may come in a way that wakes no engine, unless it is said that somebody
+// sleeps.
+void WatchForSleeper(Waiter* waiter, Region* region, uint32_t page) {
+  if ((region->state(page).load() & kPageDirect) == 0) return;
+  const SinkUse use;
+  FaultSink* sink = fault_sink.load();
+  if (sink == nullptr || !sink->MayAnswer(region, page)) return;
+  {
+    FutexGuard guard(sleepers_lock);
+    if (waiter->word.load() != Waiter::kInKernel || waiter->asks) return;
+    waiter->asks = true;
+    sleeping_askers.fetch_add(1);
+  }
+  sink->WatchAnswers();
+}
+
+void AskForSleeper(Waiter* waiter) {
+  Region* region = waiter->region.load();
+  const uint32_t page = waiter->page.load();
+  const Access access = waiter->access;
+  do {
+    FutexGuard guard(sleepers_lock);
+    if (waiter->word.load() == Waiter::kTouching) return;
+    waiter->word.store(Waiter::kInKernel);  // publish first, then look at the state
+    if (LetGo(waiter, Region::Raise::kAlone)) return;
+  } while (!Ask(region, page, access, kNoFaultSlot));
+  WatchForSleeper(waiter, region, page);
+}
+
+// What is known of a thread that touches this page, if it slept before. One that touches another
+// page has come on.
+Waiter* SleeperAt(const Region* region, uint32_t page, uint32_t thread) {
+  const uint32_t limit = waiter_limit.load();
+  for (uint32_t i = 0; i < limit; i++) {
+    Waiter* waiter = &waiters[i];
+    if (!waiter->sleeps_in_kernel || waiter->thread.load() != thread) continue;
+    if (waiter->region.load() == region && waiter->page.load() == page) return waiter;
+    if (thread == 0) continue;  // of another process: nobody knows which
+    FutexGuard guard(sleepers_lock);
+    Forget(waiter);
+  }
+  return nullptr;
+}
+
+// The sleeper touches its page again: a signal has woken it, the page was taken away before it came
+// to it, or it writes after it has read. True: nothing more is to be done.
+bool TouchAgain(Waiter* waiter, Access access) {
+  FutexGuard guard(sleepers_lock);
+  const bool same = access == waiter->access;
+  waiter->access = access;
+  NoteProcessorTime(waiter);
+  if (LetGo(waiter, Region::Raise::kAgain)) return true;
+  if (waiter->word.load() == Waiter::kTouching) touching.fetch_sub(1);
+  // The page is asked for already; whoever brings it finds the waiter.
+  return waiter->word.exchange(Waiter::kInKernel) == Waiter::kInKernel && same;
+}
+
 // Threads that wait, and threads that were woken but have not touched the page again yet.
 template <typename Visit>
 void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit visit) {
@@ -303,7 +458,8 @@ void ForEachWaiter(const Region* region, uint32_t first, uint32_t count, Visit v
     if (waiters[i].word.load() < Waiter::kWaiting) continue;
     const Region* theirs = waiters[i].region.load();
     const bool same = theirs == region && waiters[i].page.load() - first < count;
-    if (theirs != nullptr && (region == nullptr || same)) visit(&waiters[i]);
+    if (theirs == nullptr || (region != nullptr && !same)) continue;
+    visit(&waiters[i]);
   }
 }
 
@@ -315,6 +471,7 @@ int CountSleepingAskers() { return sleeping_askers.load(); }
 
 Region* RegionOfSlot(uint32_t slot, uint32_t* page) {
   if (slot >= kMaxWaiters || waiters[slot].word.load() < Waiter::kWaiting) return nullptr;
+  if (waiters[slot].word.load() > Waiter::kWoken) return nullptr;  // no peer was told of it
   *page = waiters[slot].page.load();
   return waiters[slot].region.load();
 }
@@ -379,6 +536,7 @@ void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {
   ForEachWaiter(region, first, count, [](Waiter* waiter) {
     uint32_t was = Waiter::kWaiting;
     if (waiter->word.compare_exchange_strong(was, Waiter::kWoken)) return;  // it looks by itself
+    if (was == Waiter::kInKernel) return WakeSleeper(waiter);
     if (was != Waiter::kAsleep) return;
     if (waiter->word.compare_exchange_strong(was, Waiter::kWoken)) {
       Ring(&OwnBell()->slots[waiter - waiters]);
@@ -388,7 +546,9 @@ void WakeWaiters(const Region* region, uint32_t first, uint32_t count) {
 
 int CountWaiters(const Region* region, uint32_t first, uint32_t count) {
   int found = 0;
-  ForEachWaiter(region, first, count, [&found](Waiter*) { found++; });
+  ForEachWaiter(region, first, count, [&found](Waiter* waiter) {
+    found += waiter->word.load() != Waiter::kTouching || IsTouching(waiter);
+  });
   return found;
 }
 
@@ -410,5 +570,64 @@ bool ServeFault(uintptr_t address, Access access) {
   Stamp(Point::kLeft, region->options().id, page);
   return true;
 }
+
+void ServeSleeper(FaultBackEnd* back_end, uintptr_t address, Access access, uint32_t thread) {
+  Region* region = FindRegion(address);
+  if (region == nullptr) return back_end->Retry(address);  // it was unmapped under the thread
+  const uint32_t page = static_cast<uint32_t>((address - region->base()) / region->page_bytes());
+  RegionStats& stats = region->stats();
+  ReadFor(thread);
+  Waiter* waiter = SleeperAt(region, page, thread);
+  bool parked = false;
+  if (waiter != nullptr) {
+    if (TouchAgain(waiter, access)) return;
+  } else if (region->RaiseIfPermitted(page, access, Region::Raise::kAgain, &parked)) {
+    if (parked) stats.local_faults.fetch_add(1, std::memory_order_relaxed);
+    if (parked && access == Access::kRead) GoOnAhead(region, page);
+    return;
+  }
+  auto& counter = access == Access::kRead ? stats.read_faults : stats.write_faults;
+  if (waiter == nullptr) {
+    waiter = TryClaimWaiter(region, page);
+    if (waiter == nullptr) {  // thousands of threads are in a fault: it tries again
+      ReleaseTouched();
+      back_end->Retry(address);
+      return;
+    }
+    waiter->access = access;
+    waiter->thread.store(thread);
+    NoteProcessorTime(waiter);
+    waiter->sleeps_in_kernel = true;
+  }
+  waiter->since_ns = NowNs();
+  counter.fetch_add(1, std::memory_order_relaxed);
+  AskForSleeper(waiter);
+}
+
+void ServeWokenSleepers() {
+  const uint32_t limit = waiter_limit.load();
+  for (uint32_t i = 0; i < limit; i++) {
+    Waiter* waiter = &waiters[i];
+    if (waiter->sleeps_in_kernel && waiter->word.load() == Waiter::kWoken) {
+      ReadFor(waiter->thread.load());
+      AskForSleeper(waiter);
+    }
+  }
+}
+
+int ReleaseTouched() {
+  if (touching.load() == 0) return -1;
+  const uint32_t limit = waiter_limit.load();
+  for (uint32_t i = 0; i < limit; i++) {
+    Waiter* waiter = &waiters[i];
+    if (!waiter->sleeps_in_kernel || waiter->word.load() != Waiter::kTouching) continue;
+    if (IsTouching(waiter)) continue;
+    FutexGuard guard(sleepers_lock);
+    Forget(waiter);
+  }
+  return watching_resumes.load() && touching.load() > 0 ? kLookAgainUs : -1;
+}
+
+bool AnyTouching() { return touching.load() > 0; }
 
 }  // namespace pagemesh

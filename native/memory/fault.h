@@ -107,6 +107,18 @@ void WatchResumes(bool watch);
 // the page again; with nullptr, for any page.
 int CountWaiters(const Region* region, uint32_t first, uint32_t count);
 
+// The same for a touch of another thread, which sleeps in the kernel, and which the kernel calls by
+// this number (0: by none): asks for the page, and does not wait. Whoever changes the page's state
+// raises its protection, which lets the thread go on. All three are for one thread of the back end.
+void ServeSleeper(FaultBackEnd* back_end, uintptr_t address, Access access, uint32_t thread);
+// Asks again for what sleepers still wait for, although the states of their pages have changed.
+void ServeWokenSleepers();
+// Forgets sleepers that have touched their pages. Returns in how many microseconds this must be
+// called again, -1 if nobody waits for that.
+int ReleaseTouched();
+// Whether some sleeper may be about to touch its page. Any thread.
+bool AnyTouching();
+
 // Serves one fault; returns when the touch may be tried again, or false if the address is in no
 // region. Async-signal-safe.
 bool ServeFault(uintptr_t address, Access access);

@@ -217,6 +217,8 @@ AskedAhead AskWindow(FaultSink* sink, Region* region, ThreadStreams* mine, Strea
 
 }  // namespace
 
+void ReadFor(uint32_t thread) { thread_number = thread; }
+
 AskedAhead AskAhead(FaultSink* sink, Region* region, uint32_t page, bool own) {
   PrefetchTable* table = region->prefetch_table();
   if (table == nullptr) return AskedAhead::kNothing;

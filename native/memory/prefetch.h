@@ -54,6 +54,9 @@ enum class AskedAhead {
   kUnsent,   // it could not be sent, nor could any other
 };
 
+// From now on this thread reads for the one of this number.
+void ReadFor(uint32_t thread);
+
 // This thread reads the page. Asks for what it will probably read next; with `own`, the page is in
 // state reading and its own request goes first.
 AskedAhead AskAhead(FaultSink* sink, Region* region, uint32_t page, bool own);

@@ -142,6 +142,7 @@ bool Region::MapAll() {
   protections_ = static_cast<uint8_t*>(MapShared(nullptr, page_count(), read_write, anonymous, -1));
   if (states_ == nullptr || protections_ == nullptr) return false;
   if (!back_end()->Guard(Guarded(0, page_count()))) return false;
+  guarded_ = true;
   if (!options_.prefetch || options_.size == 1) return true;
   prefetch_table_ = static_cast<PrefetchTable*>(
       MapShared(nullptr, sizeof(PrefetchTable), read_write, anonymous, -1));
@@ -236,7 +237,10 @@ bool Region::RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* par
   if (!Permits(state, access)) return false;
   const int wanted = ProtectionOf(state);
   *parked = (protections_[page] & wanted) != wanted;
-  if (!*parked) return true;
+  if (!*parked) {
+    if (how == Raise::kAgain && guarded_) SetProtectionLocked(page, 1, wanted);
+    return true;
+  }
   if (boundary_count + 2 > boundary_limit) ProtectionBudget::MakeRoomLocked();
   if (how == Raise::kAlone) {
     SetProtectionLocked(page, 1, wanted);
@@ -278,6 +282,7 @@ void Region::Retire() {
   FutexGuard guard(protection_lock);
   boundary_count -= BoundariesIn(0, pages);
   back_end()->Unguard(Guarded(0, pages));
+  guarded_ = false;
 }
 
 void ProtectionBudget::Configure(uint32_t limit) {

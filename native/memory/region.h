@@ -115,7 +115,9 @@ class Region {
   // Raises the page as far as its state permits, alone or with neighbours in the same position.
   // Returns false if the state does not permit `access`. Async-signal-safe; `parked` tells whether
   // anything had to be done.
-  enum class Raise { kAlone, kWithNeighbours };
+  // With kAgain the touch was refused, so what is enforced is not what was said: with neighbours,
+  // and what seems to be raised is raised again.
+  enum class Raise { kAlone, kWithNeighbours, kAgain };
   bool RaiseIfPermitted(uint32_t page, Access access, Raise how, bool* parked);
 
   // Whether the MMU refuses every touch of the page just now. Any thread; a hint.
@@ -152,6 +154,7 @@ class Region {
   uint8_t* protections_ = nullptr;              // what the MMU enforces now; protection lock
   PrefetchTable* prefetch_table_ = nullptr;     // used as threads read
   uint32_t home_page_count_ = 0;
+  bool guarded_ = false;  // protection lock; the back end hears of touches
   RegionStats stats_;
   std::atomic<uint32_t> references_{1};
 };

@@ -32,6 +32,7 @@ t.test('the launcher may say everything', async (t) => {
       PAGEMESH_JOIN_TIMEOUT_MS: '1500',
       PAGEMESH_TRANSPORT: 'verbs',
       PAGEMESH_RDMA_DEVICE: 'rxe0:1:1',
+      PAGEMESH_FAULTS: 'userfaultfd',
     }),
     {
       rank: 1,
@@ -42,10 +43,17 @@ t.test('the launcher may say everything', async (t) => {
       joinTimeoutMs: 1500,
       transport: 'verbs',
       rdmaDevice: { device: 'rxe0', port: 1, gidIndex: 1 },
+      faults: 'userfaultfd',
     },
   )
   const code = 'ERR_PAGEMESH_INVALID_ARGUMENT'
   t.throws(() => readLaunchOptions({ ...whole, PAGEMESH_TRANSPORT: 'udp' }), { code })
+  for (const text of ['', 'SIGSEGV', 'uffd']) {
+    const message = /PAGEMESH_FAULTS holds ".*"; expected 'auto', 'sigsegv' or 'userfaultfd'/
+    t.throws(() => readLaunchOptions({ ...whole, PAGEMESH_FAULTS: text }), { code, message }, text)
+  }
+  const own = { faults: 7 as unknown as 'auto' }
+  t.throws(() => readLaunchOptions({}, own), { code, message: /option 'faults' holds 7/ })
 })
 
 t.test('an RDMA device may be named in part', async (t) => {
@@ -89,6 +97,7 @@ t.test('the program may say everything, and goes before the launcher', async (t)
     rendezvous: { kind: 'file', path: '/tmp/here' },
     transport: 'auto',
     rdmaDevice: undefined,
+    faults: 'auto',
   }
   t.strictSame(readLaunchOptions({}, own), expected)
   t.strictSame(readLaunchOptions(whole, own), expected)

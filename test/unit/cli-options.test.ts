@@ -22,6 +22,7 @@ t.test('a plain run', async (t) => {
     joinTimeoutMs: undefined,
     transport: undefined,
     rdmaDevice: undefined,
+    faults: undefined,
     nodeArgs: [],
     script: path.resolve(script),
     scriptArgs: [],
@@ -32,7 +33,7 @@ t.test('all options, and arguments that belong to the script', async (t) => {
   const args = [
     ...['--members=32', '--keep-going', '--no-prefix', '--host', '10.0.0.1'],
     ...['--join-timeout', '500', '--node-arg=--expose-gc', '--node-arg', '--no-warnings'],
-    ...['--transport', 'verbs', '--rdma-device', 'rxe0:1'],
+    ...['--transport', 'verbs', '--rdma-device', 'rxe0:1', '--faults', 'userfaultfd'],
     ...[script, '-n', '9', '--unknown', '--', '--help'],
   ]
   t.same(parseRunArguments(args, {}), {
@@ -43,6 +44,7 @@ t.test('all options, and arguments that belong to the script', async (t) => {
     joinTimeoutMs: 500,
     transport: 'verbs',
     rdmaDevice: 'rxe0:1',
+    faults: 'userfaultfd',
     nodeArgs: ['--expose-gc', '--no-warnings'],
     script: path.resolve(script),
     scriptArgs: ['-n', '9', '--unknown', '--', '--help'],

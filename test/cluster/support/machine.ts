@@ -14,6 +14,8 @@ export function sized<T>(usual: T, onSlow: T): T {
 
 /** How members that the launcher started as we were started reach each other, all on one host. */
 export const transport = process.env.PAGEMESH_TRANSPORT ?? 'shm'
+/** Whether the environment says that members hear of touches by userfaultfd. */
+export const byUserfaultfd = process.env.PAGEMESH_FAULTS === 'userfaultfd'
 
 /** Where members listen; with verbs, an address of the RDMA device. */
 export const ownAddress = process.env.PAGEMESH_HOST ?? '127.0.0.1'
