@@ -53,7 +53,7 @@ const readCleanAtHome = {
 }
 
 /** @type {State[]} */
-const states = [
+export const states = [
   readCleanAtHome,
   {
     name: 'read fault, dirty at home',
@@ -115,7 +115,7 @@ const prefetched = {
 }
 
 /** @type {State} */
-const pagePingPong = {
+export const pagePingPong = {
   name: 'page ping-pong',
   target: null,
   note: 'per turn, which is a read fault and an upgrade; both members spin on the page meanwhile',

@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util'
 import * as anatomy from './anatomy.mjs'
 import * as apps from './apps.mjs'
+import * as backEnds from './back-ends.mjs'
 import * as barrier from './barrier.mjs'
 import * as compare from './compare.mjs'
 import * as fault from './fault.mjs'
@@ -46,6 +47,7 @@ import * as words from './words.mjs'
 const benches = {
   anatomy,
   apps,
+  'back-ends': backEnds,
   barrier,
   fault,
   goals,

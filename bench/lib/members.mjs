@@ -32,19 +32,17 @@ export class Members {
    * all have joined.
    * @param {string | URL} program
    * @param {{ size?: number, cpus?: number[], transport?: string, addonFolder?: string,
-   *   options?: Record<string, unknown> }} [how] with `cpus`, the core that each rank is pinned to;
-   *   with `addonFolder`, another addon than the usual one
+   *   faults?: string, options?: Record<string, unknown> }} [how] with `cpus`, the core that each
+   *   rank is pinned to; with `addonFolder`, another addon than the usual one
    */
   static async start(program, how = {}) {
-    const { size = 2, cpus, transport = 'tcp', addonFolder, options = {} } = how
+    const { size = 2, cpus, transport = 'tcp', addonFolder, faults, options = {} } = how
     const folder = await mkdtemp(join(tmpdir(), 'pagemesh-bench-'))
     const key = randomBytes(32).toString('hex')
     const rendezvous = `file:${join(folder, 'rendezvous')}`
     const ranks = Array.from({ length: size }, (_, rank) => rank)
-    const started = ranks.map((rank) => {
-      const place = { rank, size, key, rendezvous, transport, addonFolder, cpu: cpus?.[rank] }
-      return new Member(program, place)
-    })
+    const launch = { size, key, rendezvous, transport, addonFolder, faults }
+    const started = ranks.map((rank) => new Member(program, { rank, ...launch, cpu: cpus?.[rank] }))
     const members = new Members(started, folder)
     try {
       await members.askAll('open', options, { timeoutMs: joinTimeoutMs })
@@ -124,9 +122,9 @@ class Member {
   /**
    * @param {string | URL} program
    * @param {{ rank: number, size: number, key: string, rendezvous: string, transport: string,
-   *   addonFolder?: string, cpu?: number }} place
+   *   addonFolder?: string, faults?: string, cpu?: number }} place
    */
-  constructor(program, { rank, size, key, rendezvous, transport, addonFolder, cpu }) {
+  constructor(program, { rank, size, key, rendezvous, transport, addonFolder, faults, cpu }) {
     this.#rank = rank
     const url = program instanceof URL ? program : new URL(`../members/${program}`, import.meta.url)
     const path = fileURLToPath(url)
@@ -143,6 +141,7 @@ class Member {
         PAGEMESH_RENDEZVOUS: rendezvous,
         PAGEMESH_TRANSPORT: transport,
         ...(addonFolder === undefined ? {} : { PAGEMESH_ADDON_DIR: addonFolder }),
+        ...(faults === undefined ? {} : { PAGEMESH_FAULTS: faults }),
         ...(transport === 'tcp' ? {} : deviceData(process.env)),
       },
     })

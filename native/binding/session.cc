@@ -339,11 +339,11 @@ int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t
   blobs_in_used_ = 0;
   watch_resumes_ = watch_resumes;
   WatchResumes(watch_resumes);
-  if (watch_resumes && AnyTouching()) back_end_->Attend();
   if (event_capacity > 0) transport_->MarkStepped();  // not for actions in the midst of events
   Perform(actions, action_count, blobs_out, blobs_out_bytes);
   transport_->Flush();
   if (action_count > 0) Stamp(Point::kSent, 0, kNoPage);
+  if (watch_resumes && AnyTouching()) back_end_->Attend();
   for (bool waited = false; event_count_ == 0; waited = true) {
     if (stopped_.load()) return -1;
     if (waited && timeout_ms >= 0) break;

@@ -233,7 +233,10 @@ class UserfaultfdBackEnd final : public FaultBackEnd {
       if (ServeWhatIsThere()) continue;
       Spin spin(&spin_policy_);
       bool found = false;
-      while (!found && spin.GoOn()) found = ServeWhatIsThere();
+      while (!found && spin.GoOn()) {
+        ReleaseTouched();
+        found = ServeWhatIsThere();
+      }
       if (found) {
         spin.Found();
         continue;

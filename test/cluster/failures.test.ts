@@ -225,7 +225,7 @@ t.test('operations on a page whose owner is dead', async (t) => {
   await two.run((room) => {
     new Int32Array(room.regions.r.buffer)[1024] = 1
   })
-  two.signal('SIGSTOP')
+  await two.stop()
   const pending = [
     zero.failure((room) => room.regions.r.fetchAdd(4096, 1)),
     one.failure((room) => room.regions.r.fetchAdd(4096, 1)),

@@ -14,6 +14,7 @@ t.test('list names the benchmarks', (t) => {
   const names = [
     'anatomy',
     'apps',
+    'back-ends',
     'barrier',
     'fault',
     'goals',

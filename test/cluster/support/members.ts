@@ -175,6 +175,15 @@ export class Member {
     this.child.kill(signal)
   }
 
+  /** Stops it, and waits until it has: the signal may take its time on a busy machine. */
+  async stop(): Promise<void> {
+    this.signal('SIGSTOP')
+    const stat = `/proc/${this.child.pid}/stat`
+    await eventually(`${this.label} to stop`, () =>
+      /\) T /.test(readFileSync(stat, 'utf8')) ? true : undefined,
+    )
+  }
+
   /** It has left its mesh: checks that it ends well, or leaves it to the next test. */
   async retire(t: Test): Promise<void> {
     if (this.reusable) {
