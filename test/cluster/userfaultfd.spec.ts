@@ -23,17 +23,17 @@ const permitted = loadAddon().probe().userfaultfd
 t.test('which back end is in use', async (t) => {
   for (const faults of [undefined, 'auto', 'sigsegv'] as const) {
     const [member] = await startMesh(t, 1, faults === undefined ? {} : { faults })
-    const found = await member!.run((room) => room.mesh.stats().faults)
+    const found = await member.run((room) => room.mesh.stats().faults)
     const usual = process.env.PAGEMESH_FAULTS ?? 'sigsegv'
     t.equal(found, faults === undefined ? usual : 'sigsegv', String(faults))
-    await leaveAll(t, [member!])
+    await leaveAll(t, [member])
   }
 })
 
 t.test('a value that is none', async (t) => {
   const [member] = await startMesh(t, 1)
-  await member!.run((room) => room.mesh.leave())
-  const failure = await member!.failure((room) => room.join({ faults: 'fast' as 'auto' }))
+  await member.run((room) => room.mesh.leave())
+  const failure = await member.failure((room) => room.join({ faults: 'fast' as 'auto' }))
   t.match(failure, { code: 'ERR_PAGEMESH_INVALID_ARGUMENT', message: /option 'faults'/ })
 })
 
@@ -48,20 +48,20 @@ t.test('where it is not permitted', async (t) => {
     return
   }
   const [member] = await startMesh(t, 1, { faults: 'sigsegv' })
-  const failure = await member!.failure(async (room) => {
+  const failure = await member.failure(async (room) => {
     await room.mesh.leave()
-    if (process.getuid!() === 0) process.setuid!(65534)
+    if (process.getuid?.() === 0) process.setuid?.(65534)
     delete process.env.PAGEMESH_RENDEZVOUS // in a directory that is no longer its own
     await room.join({ faults: 'userfaultfd' })
   })
   const message = /not permitted.*\/dev\/userfaultfd.*vm.unprivileged_userfaultfd=1.*'sigsegv'/
   t.match(failure, { code: 'ERR_PAGEMESH_NO_USERFAULTFD', message })
   t.equal(
-    await member!.run(async (room) => (await room.join({ faults: 'auto' })).stats().faults),
+    await member.run(async (room) => (await room.join({ faults: 'auto' })).stats().faults),
     'sigsegv',
     'nothing else needs it',
   )
-  await leaveAll(t, [member!])
+  await leaveAll(t, [member])
 })
 
 if (!permitted) {
@@ -71,7 +71,13 @@ if (!permitted) {
   t.test('system calls use pages that are not here, without a pin', async (t) => {
     const directory = temporaryDirectory(t)
     const members = await startMesh(t, 2, { faults: 'userfaultfd' })
-    await all(members, async (room, options) => void (await room.open('calls', options)), options)
+    await all(
+      members,
+      async (room, options) => {
+        await room.open('calls', options)
+      },
+      options,
+    )
     const [zero, one] = members as [Member, Member]
     t.equal(await one.run((room) => room.mesh.stats().faults), 'userfaultfd')
     await zero.run((room) => {
@@ -158,7 +164,7 @@ if (!permitted) {
         Atomics.store(words, room.mesh.rank, turn + 1)
         while (Atomics.load(words, other) < turn) if (turn % 8 === 0) await room.sleep(0)
       }
-      return [words[0], words[1]].every((count) => count! >= 199)
+      return [words[0], words[1]].every((count) => count >= 199)
     })
     t.same(counts, [true, true])
     await leaveAll(t, members)
@@ -196,7 +202,10 @@ if (!permitted) {
     for (const how of ['exit', 'kill'] as const) {
       const [zero, one] = await startStuck(t, path.join(directory, how))
       if (how === 'kill') one.signal('SIGKILL')
-      else await one.run(() => void setTimeout(() => process.exit(7)))
+      else
+        await one.run(() => {
+          setTimeout(() => process.exit(7))
+        })
       t.equal(await within(one.ended, how), how === 'kill' ? 'SIGKILL' : 7, how)
       zero.signal('SIGKILL')
       await zero.ended

@@ -41,7 +41,7 @@ t.test('list names the benchmarks', (t) => {
 const mistakes: [string[], RegExp][] = [
   [
     ['faults'],
-    /^no benchmark is called 'faults'; there are anatomy, apps, barrier, fault, .*, words\nusage: /,
+    /^no benchmark is called 'faults'; there are anatomy, apps, back-ends, barrier, fault, .*, words\nusage: /,
   ],
   [['fault', 'nothing'], /^no benchmark is called 'nothing'/],
   [['toString'], /^no benchmark is called 'toString'/],
@@ -50,7 +50,7 @@ const mistakes: [string[], RegExp][] = [
   [['fault', '--members', '2'], /^--members is for barrier, lock, upgrade, not for 'fault'\n/],
   [['barrier', '--members', '9'], /^--members takes a whole number from 2 to 8, not '9'\n/],
   [['fault', '--tiny'], /^--tiny is for apps, goals, gups, stream, not for 'fault'\n/],
-  [['--tiny'], /^--tiny is for apps, goals, gups, stream, not for 'barrier'\n/],
+  [['--tiny'], /^--tiny is for apps, goals, gups, stream, not for 'back-ends'\n/],
   [['fault', '--transport', 'smoke'], /^--transport takes tcp, verbs, shm, not 'smoke'\n/],
   [['fault', '--rounds', '1.5'], /^--rounds takes a whole number from 1 to 1000000, not '1.5'\n/],
 ]

@@ -180,7 +180,7 @@ export class Member {
     this.signal('SIGSTOP')
     const stat = `/proc/${this.child.pid}/stat`
     await eventually(`${this.label} to stop`, () =>
-      /\) T /.test(readFileSync(stat, 'utf8')) ? true : undefined,
+      readFileSync(stat, 'utf8').includes(') T ') ? true : undefined,
     )
   }
 
