@@ -224,7 +224,9 @@ if (!permitted) {
     const [zero, one] = await startStuck(t, file)
     await one.run((room) => {
       room.kept.signals = 0
-      process.on('SIGUSR2', () => void (room.kept.signals as number)++)
+      process.on('SIGUSR2', () => {
+        room.kept.signals = (room.kept.signals as number) + 1
+      })
     })
     for (let sent = 1; sent <= 20; sent++) {
       one.signal('SIGUSR2')
