@@ -12,6 +12,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("sessionDestroy", SessionDestroy);
   add("stop", Stop);
   add("wake", Wake);
+  add("wakeProgram", WakeProgram);
+  add("awaitToken", AwaitToken);
+  add("passToken", PassToken);
   add("setView", SetView);
   add("exchange", Exchange);
   add("listen", Listen);

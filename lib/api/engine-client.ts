@@ -2,7 +2,9 @@ import { type MessagePort, receiveMessageOnPort, type Worker } from 'node:worker
 import type { Answer, Command } from '../engine/commands.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon } from '../native/addon.js'
-import { LockTokens } from './lock-tokens.js'
+import { LockTokens, type TokenPlace } from './lock-tokens.js'
+
+const HIGH = 2 ** 32
 
 interface Settle {
   resolve: (value: unknown) => void
@@ -31,8 +33,12 @@ export class EngineClient {
     private readonly answered: Int32Array,
     tokens: Int32Array,
   ) {
-    this.tokens = new LockTokens(tokens, (key, request) =>
-      this.post({ op: 'release', key, request }),
+    this.tokens = new LockTokens(
+      tokens,
+      (key, { rank, request, ticket }) =>
+        this.closed === undefined &&
+        addon.passToken(session, rank, key % HIGH, Math.floor(key / HIGH), request, ticket),
+      (key, request, passed) => this.post({ op: 'release', key, request, passed }),
     )
     port.on('message', (answer: Answer) => this.settle(answer))
     worker.on('error', (error) => this.close(engineGone(error)))
@@ -69,8 +75,11 @@ export class EngineClient {
     })
   }
 
-  /** Asks, and stops this thread until the answer is there. */
-  askSync(question: Question): unknown {
+  /**
+   * Asks, and stops this thread until the answer is there. Where a token is asked for, whoever had
+   * it may pass it on to this thread, which then need not hear of it from its engine.
+   */
+  askSync(question: Question, place?: TokenPlace): unknown {
     if (this.closed !== undefined) throw this.closed
     const id = this.newId()
     const outcome: { value?: unknown; error?: Error; settled: boolean } = { settled: false }
@@ -81,10 +90,26 @@ export class EngineClient {
     this.post({ ...question, id })
     while (!outcome.settled) {
       const seen = Atomics.load(this.answered, 0)
-      if (!this.settleNext()) Atomics.wait(this.answered, 0, seen)
+      if (this.settleNext()) continue
+      if (place === undefined || question.op !== 'acquire') Atomics.wait(this.answered, 0, seen)
+      else if (this.awaitToken(question, place)) {
+        this.settle({ id, value: { granted: true, request: place.request } })
+      }
     }
     if (outcome.error !== undefined) throw outcome.error
     return outcome.value
+  }
+
+  /** Sleeps until the token is passed on to this thread (then true), or the engine has an answer. */
+  private awaitToken(
+    { key, ticket }: Extract<Question, { op: 'acquire' }>,
+    place: TokenPlace,
+  ): boolean {
+    const { addon, session } = this
+    const request = addon.awaitToken(session, key % HIGH, Math.floor(key / HIGH), ticket)
+    if (request === 0 || !this.tokens.cameEarly(place)) return false
+    place.request = request
+    return true
   }
 
   /** Sends a command that has no answer, or one whose number is known. */

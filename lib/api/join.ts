@@ -18,7 +18,7 @@ import { type EngineData, JOIN_ID } from '../engine/commands.js'
 import type { TransportReport } from '../engine/links.js'
 import { PagemeshError } from '../errors.js'
 import { type Addon, loadAddon } from '../native/addon.js'
-import { TOKEN_SLOTS } from '../protocol/token-words.js'
+import { TOKEN_SLOTS, WORDS_PER_TOKEN } from '../protocol/token-words.js'
 import { EngineClient } from './engine-client.js'
 import { Mesh } from './mesh.js'
 import { checkInteger, checkOptions, invalid } from './validate.js'
@@ -220,7 +220,7 @@ async function startEngine(
 ): Promise<Mesh> {
   const { port1, port2 } = new MessageChannel()
   const answered = new Int32Array(new SharedArrayBuffer(4))
-  const tokens = new Int32Array(new SharedArrayBuffer(4 * TOKEN_SLOTS))
+  const tokens = new Int32Array(new SharedArrayBuffer(4 * WORDS_PER_TOKEN * TOKEN_SLOTS))
   const workerData: EngineData = { ...data, port: port2, answered, tokens }
   const worker = new Worker(new URL('../engine/worker.js', import.meta.url), {
     workerData,

@@ -1,4 +1,9 @@
+import { randomFillSync } from 'node:crypto'
+import type { Next } from '../protocol/semaphores.js'
 import { NO_SLOT, TOKEN_SLOTS, TokenWords } from '../protocol/token-words.js'
+
+/** How many tickets are drawn at a time. */
+const TICKETS = 256
 
 /** What the program's thread knows of a lock whose token may be here. */
 export interface TokenPlace {
@@ -22,11 +27,15 @@ export class LockTokens {
   /** By key, in the order in which they got their words. */
   private readonly places = new Map<number, TokenPlace>()
   private closed = false
+  private readonly tickets = new Uint32Array(TICKETS)
+  private ticketsUsed = TICKETS
 
   constructor(
     words: Int32Array,
-    /** Tells the engine to give a token away. */
-    private readonly giveAway: (key: number, request: number) => void,
+    /** Passes a token on to the member that is granted it next, if that can be done at once. */
+    private readonly passOn: (key: number, next: Next) => boolean,
+    /** Tells the engine to give a token away, or that it has been passed on. */
+    private readonly giveAway: (key: number, request: number, passed: boolean) => void,
   ) {
     this.words = new TokenWords(words)
   }
@@ -51,10 +60,24 @@ export class LockTokens {
   }
 
   release(place: TokenPlace): void {
-    if (place.waiting === 0 && !this.closed) {
-      if (this.words.letGo(place.slot)) return
-    } else this.words.letGoForGood(place.slot)
-    this.giveAway(place.key, place.request)
+    const { key, slot, request } = place
+    if (this.words.letGo(slot, place.waiting === 0 && !this.closed)) return
+    const next = this.closed ? undefined : this.words.nextOf(slot)
+    this.giveAway(key, request, next !== undefined && this.passOn(key, next))
+  }
+
+  /** The token was passed on to a request of this thread's. False: its grant has come already. */
+  cameEarly(place: TokenPlace): boolean {
+    return this.words.cameEarly(place.slot)
+  }
+
+  /** A number that nobody can guess. Not 0. */
+  newTicket(): number {
+    if (this.ticketsUsed === TICKETS) {
+      randomFillSync(this.tickets)
+      this.ticketsUsed = 0
+    }
+    return this.tickets[this.ticketsUsed++] || 1
   }
 
   /** The mesh is being left: nothing is taken here any more, and nothing stays. */
@@ -69,7 +92,7 @@ export class LockTokens {
       const isFree = this.words.isAway(place.slot)
       if (!isFree) {
         if (!this.words.clear(place.slot)) continue
-        this.giveAway(key, place.request)
+        this.giveAway(key, place.request, false)
       }
       const { slot } = place
       place.slot = NO_SLOT

@@ -128,7 +128,7 @@ export class Semaphore {
     if (here !== undefined) return here
     const place = this.expects()
     try {
-      return this.held(this.client.askSync(this.question('wait', place)), place)
+      return this.held(this.client.askSync(this.question('wait', place), place), place)
     } finally {
       this.expectsNoMore(place)
     }
@@ -149,7 +149,8 @@ export class Semaphore {
 
   /** @internal */
   giveBack(request: number, place: TokenPlace | undefined): void {
-    if (place === undefined) this.client.post({ op: 'release', key: this.key, request })
+    const { key } = this
+    if (place === undefined) this.client.post({ op: 'release', key, request, passed: false })
     else this.client.tokens.release(place)
   }
 
@@ -189,9 +190,12 @@ export class Semaphore {
     permits: number
     mode: 'wait' | 'try'
     slot: number
+    ticket: number
   } {
     const { key, name, permits } = this
-    return { op: 'acquire', key, name, permits, mode, slot: place?.slot ?? NO_SLOT }
+    // Whoever only tries is told by the manager.
+    const ticket = place === undefined || mode === 'try' ? 0 : this.client.tokens.newTicket()
+    return { op: 'acquire', key, name, permits, mode, slot: place?.slot ?? NO_SLOT, ticket }
   }
 
   private held(result: unknown, place: TokenPlace | undefined): Held {

@@ -47,8 +47,16 @@ export type Command =
       readonly mode: 'wait' | 'try'
       /** Where its token may stay; token-words.ts. */
       readonly slot: number
+      /** What whoever passes the token on must know; 0 if nobody may. */
+      readonly ticket: number
     }
-  | { readonly op: 'release'; readonly key: number; readonly request: number }
+  | {
+      readonly op: 'release'
+      readonly key: number
+      readonly request: number
+      /** The program's thread has passed it on to who is next. */
+      readonly passed: boolean
+    }
   | { readonly op: 'cancel'; readonly id: number }
   | {
       readonly op: 'prefetch' | 'pin' | 'discard'

@@ -159,6 +159,7 @@ export class Engine implements EngineContext {
     this.data.port.postMessage(answer)
     Atomics.add(this.data.answered, 0, 1)
     Atomics.notify(this.data.answered, 0)
+    this.addon.wakeProgram(this.session)
   }
 
   watchResuming(region: EngineRegion): void {
@@ -274,6 +275,7 @@ export class Engine implements EngineContext {
       case Kind.SemaphoreReply:
       case Kind.TokenRecall:
       case Kind.TokenInUse:
+      case Kind.TokenPassed:
       case Kind.BarrierArrive:
       case Kind.BarrierReply:
         return this.sync.onMessage(kind, from, word)
@@ -533,8 +535,8 @@ export class Engine implements EngineContext {
       case 'leave':
         return this.leave(command.id)
       case 'release':
-        if (this.failure === undefined) this.sync.release(command.key, command.request)
-        return
+        if (this.failure !== undefined) return
+        return this.sync.release(command.key, command.request, command.passed)
       case 'cancel':
         return this.sync.cancel(command.id)
       case 'unpin':
@@ -562,8 +564,8 @@ export class Engine implements EngineContext {
       case 'barrier':
         return this.sync.arrive(command.id, command.key, command.name)
       case 'acquire': {
-        const { id, key, name, permits, mode, slot } = command
-        return this.sync.acquire(id, key, name, permits, mode, slot)
+        const { id, key, name, permits, mode, slot, ticket } = command
+        return this.sync.acquire(id, key, name, permits, mode, slot, ticket)
       }
       case 'atomic':
         return this.onWordOperation(command)

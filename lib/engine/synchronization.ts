@@ -1,7 +1,7 @@
 import { PagemeshError } from '../errors.js'
 import { BarrierManager, type BarrierOutcome } from '../protocol/barriers.js'
 import { Kind, SemaphoreAnswer } from '../protocol/messages.js'
-import { SemaphoreManager, type SemaphoreOutcome } from '../protocol/semaphores.js'
+import { type Next, SemaphoreManager, type SemaphoreOutcome } from '../protocol/semaphores.js'
 import { NO_SLOT, TokenWords } from '../protocol/token-words.js'
 import type { AcquireResult } from './commands.js'
 import type { EngineContext } from './context.js'
@@ -17,13 +17,19 @@ interface PendingAcquire {
   readonly name: string
   readonly permits: number
   readonly slot: number
+  /** What whoever passes the token on must know; 0 if nobody may. */
+  readonly ticket: number
   cancelled: boolean
+  /** It has been answered, and its grant is still to come. */
+  early: boolean
 }
 
 /** The permit of a lock, here: in use, or kept. */
 interface Token {
   readonly request: number
   readonly slot: number
+  /** To whom it may be passed on. */
+  next: Next | undefined
 }
 
 /**
@@ -58,20 +64,27 @@ export class Synchronization {
     permits: number,
     mode: 'wait' | 'try',
     slot = NO_SLOT,
+    ticket = 0,
   ): void {
     const request = this.newRequest()
-    this.acquires.set(request, { id, key, name, permits, slot, cancelled: false })
+    const pending = { id, key, name, permits, slot, ticket, cancelled: false, early: false }
+    this.acquires.set(request, pending)
     const manager = this.managerOf(key)
     if (manager === this.context.rank) {
-      this.semaphores.acquire(key, manager, request, permits, mode, slot !== NO_SLOT)
+      this.semaphores.acquire(key, manager, request, permits, mode, slot !== NO_SLOT, ticket)
     } else {
       const how = (mode === 'try' ? TRIES : 0) + (slot === NO_SLOT ? 0 : KEEPS)
-      this.send(manager, Kind.Acquire, key, request, permits, how)
+      this.send(manager, Kind.Acquire, key, request, permits, how, ticket)
     }
   }
 
-  release(key: number, request: number): void {
-    if (this.tokens.get(key)?.request === request) this.tokens.delete(key)
+  /** @param passed - whoever is next has it already, from the program's thread */
+  release(key: number, request: number, passed = false): void {
+    const token = this.tokens.get(key)
+    if (token?.request === request) {
+      this.tokens.delete(key)
+      if (!passed && token.next !== undefined) this.passOn(key, token.next)
+    }
     const manager = this.managerOf(key)
     if (manager === this.context.rank) this.semaphores.release(key, manager, request)
     else this.send(manager, Kind.Release, key, request)
@@ -81,6 +94,7 @@ export class Synchronization {
   cancel(id: number): void {
     for (const [request, pending] of this.acquires) {
       if (pending.id !== id) continue
+      if (pending.early) return // it is the program's, which releases it
       pending.cancelled = true
       const manager = this.managerOf(pending.key)
       if (manager === this.context.rank) this.semaphores.cancel(pending.key, manager, request)
@@ -103,7 +117,7 @@ export class Synchronization {
     const request = word(2)
     switch (kind) {
       case Kind.Acquire:
-        return this.asked(from, key, request, word(3), word(4))
+        return this.asked(from, key, request, word(3), word(4), word(5))
       case Kind.Release:
         return this.semaphores.release(key, from, request)
       case Kind.Cancel:
@@ -114,17 +128,33 @@ export class Synchronization {
         return this.semaphores.inUse(key, from, request)
       case Kind.TokenRecall:
         this.checkManages(from, key)
-        return this.recalled(key, request, word(3) === 1)
-      case Kind.SemaphoreReply:
-        return this.answered(word(0), word(1), word(2))
+        return this.recalled(
+          key,
+          request,
+          word(3) === 1,
+          this.nextIn(from, word(4), word(5), word(6)),
+        )
+      case Kind.TokenPassed:
+        return this.passed(from, key, request, word(3))
+      case Kind.SemaphoreReply: {
+        const next = this.nextIn(from, word(3), word(4), word(5))
+        return this.answered(word(0), word(1), word(2), next)
+      }
       default:
         return this.opened(word(0), word(1) === 0, word(2), word(3) === 1)
     }
   }
 
-  private asked(from: number, key: number, request: number, permits: number, how: number): void {
+  private asked(
+    from: number,
+    key: number,
+    request: number,
+    permits: number,
+    how: number,
+    ticket: number,
+  ): void {
     const mode = (how & TRIES) === 0 ? 'wait' : 'try'
-    this.semaphores.acquire(key, from, request, permits, mode, (how & KEEPS) !== 0)
+    this.semaphores.acquire(key, from, request, permits, mode, (how & KEEPS) !== 0, ticket)
   }
 
   /**
@@ -132,7 +162,10 @@ export class Synchronization {
    * nobody's, since the manager passes the permit on as soon as it hears of this.
    */
   leave(error: PagemeshError): void {
-    for (const { id } of this.acquires.values()) this.context.fail(id, error)
+    this.failAcquires(error)
+    for (const { slot } of this.acquires.values()) {
+      if (slot !== NO_SLOT) this.tokenWords.close(slot)
+    }
     this.acquires.clear()
     for (const { slot } of this.tokens.values()) this.tokenWords.want(slot)
     this.tokens.clear() // the managers pass them on
@@ -155,12 +188,16 @@ export class Synchronization {
 
   /** Ends everything that waits here. */
   failAll(error: PagemeshError): void {
-    for (const { id } of this.acquires.values()) this.context.fail(id, error)
+    this.failAcquires(error)
     for (const { id } of this.arrivals.values()) this.context.fail(id, error)
     this.acquires.clear()
     this.arrivals.clear()
     // What lies idle here could be taken without asking, and so without hearing of the failure.
     for (const [key, { request }] of this.tokens) this.recalled(key, request, false)
+  }
+
+  private failAcquires(error: PagemeshError): void {
+    for (const { id, early } of this.acquires.values()) if (!early) this.context.fail(id, error)
   }
 
   private newRequest(): number {
@@ -180,15 +217,52 @@ export class Synchronization {
   private semaphoreOutcome(outcome: SemaphoreOutcome): void {
     const { to, request } = outcome
     if (outcome.kind === 'recall') {
-      const { id, answer } = outcome
-      if (to === this.context.rank) this.recalled(id, request, answer)
-      else this.send(to, Kind.TokenRecall, id, request, answer ? 1 : 0)
+      const { id, answer, next } = outcome
+      if (to === this.context.rank) this.recalled(id, request, answer, next)
+      else this.send(to, Kind.TokenRecall, id, request, answer ? 1 : 0, ...wordsOf(next))
       return
     }
     const answer = SemaphoreAnswer[outcome.kind]
     const detail = detailOf(outcome)
-    if (to === this.context.rank) this.answered(request, answer, detail)
-    else this.context.ring.send(to, Kind.SemaphoreReply, 0, 0, request, answer, detail)
+    const next = outcome.kind === 'granted' ? outcome.next : undefined
+    if (to === this.context.rank) return this.answered(request, answer, detail, next)
+    const { ring } = this.context
+    ring.send(to, Kind.SemaphoreReply, 0, 0, request, answer, detail, ...wordsOf(next))
+  }
+
+  /** Who is next, as a manager says it. */
+  private nextIn(
+    from: number,
+    rankAndOne: number,
+    request: number,
+    ticket: number,
+  ): Next | undefined {
+    if (rankAndOne === 0) return undefined
+    const rank = rankAndOne - 1
+    if (rank < this.context.size && rank !== this.context.rank) return { rank, request, ticket }
+    const what = `rank ${from} says that a lock goes from rank ${this.context.rank} to ${rank}`
+    throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', what, { rank: from })
+  }
+
+  /** A token that this member has, and is about to give back, goes to who is granted it next. */
+  private passOn(key: number, { rank, request, ticket }: Next): void {
+    this.send(rank, Kind.TokenPassed, key, request, ticket)
+  }
+
+  /**
+   * Whoever had the token passes it on, and the manager's grant is to follow. What its grant has
+   * overtaken, or nobody waits for any more, is no use and does no harm.
+   */
+  private passed(from: number, key: number, request: number, ticket: number): void {
+    const pending = this.acquires.get(request)
+    if (pending === undefined) return
+    if (ticket === 0 || pending.ticket !== ticket || pending.key !== key) {
+      const what = `rank ${from} passes on the token of semaphore ${key}, which it was not told to`
+      throw new PagemeshError('ERR_PAGEMESH_PROTOCOL', what, { rank: from })
+    }
+    if (pending.cancelled || !this.tokenWords.cameEarly(pending.slot)) return
+    pending.early = true
+    this.context.answer(pending.id, { granted: true, request } satisfies AcquireResult)
   }
 
   private checkManages(from: number, key: number): void {
@@ -198,10 +272,11 @@ export class Synchronization {
   }
 
   /** Others want the permit that this member has by `request`. */
-  private recalled(key: number, request: number, answer: boolean): void {
+  private recalled(key: number, request: number, answer: boolean, next?: Next): void {
     const token = this.tokens.get(key)
     if (token?.request !== request) return // on its way back
-    const found = this.tokenWords.want(token.slot)
+    token.next ??= next
+    const found = this.tokenWords.want(token.slot, next)
     if (found === 'free') return this.release(key, request)
     if (found === 'away' || !answer) return
     const manager = this.managerOf(key)
@@ -220,7 +295,7 @@ export class Synchronization {
   }
 
   /** `detail` is what the kind of answer says of permits; messages.ts. */
-  private answered(request: number, answer: number, detail: number): void {
+  private answered(request: number, answer: number, detail: number, next?: Next): void {
     const pending = this.acquires.get(request)
     if (pending === undefined) return // failed meanwhile
     this.acquires.delete(request)
@@ -231,7 +306,7 @@ export class Synchronization {
           this.release(pending.key, request)
           return context.answer(pending.id, { granted: false } satisfies AcquireResult)
         }
-        if (pending.slot !== NO_SLOT) this.keep(pending, request, detail === 1)
+        if (pending.slot !== NO_SLOT && !this.keep(pending, request, detail === 1, next)) return
         return context.answer(pending.id, { granted: true, request } satisfies AcquireResult)
       case SemaphoreAnswer.refused:
       case SemaphoreAnswer.cancelled:
@@ -248,9 +323,17 @@ export class Synchronization {
     }
   }
 
-  private keep({ key, slot }: PendingAcquire, request: number, stays: boolean): void {
-    this.tokens.set(key, { request, slot })
-    this.tokenWords.arrived(slot, stays)
+  /** False: the token had come before its grant, and the program knows. */
+  private keep(
+    { key, slot }: PendingAcquire,
+    request: number,
+    stays: boolean,
+    next: Next | undefined,
+  ): boolean {
+    this.tokens.set(key, { request, slot, next })
+    const found = this.tokenWords.granted(slot, stays, next)
+    if (found === 'free') this.release(key, request)
+    return found === 'came'
   }
 
   private opened(request: number, open: boolean, rank: number, down: boolean): void {
@@ -260,6 +343,11 @@ export class Synchronization {
     if (open) this.context.answer(arrival.id, undefined)
     else this.context.fail(arrival.id, this.goneError(rank, `barrier '${arrival.name}'`, down))
   }
+}
+
+/** Of a record, from some word on; none stand for nobody. */
+function wordsOf(next: Next | undefined): number[] {
+  return next === undefined ? [] : [next.rank + 1, next.request, next.ticket]
 }
 
 function detailOf(outcome: Exclude<SemaphoreOutcome, { kind: 'recall' }>): number {

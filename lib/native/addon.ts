@@ -90,6 +90,23 @@ export interface Addon {
   stop(session: number, exitCode?: number): void
   /** Makes `exchange` report a wake event. Any thread. */
   wake(session: number): void
+  /** Lets `awaitToken` return. Engine thread. */
+  wakeProgram(session: number): void
+  /**
+   * Sleeps until another member passes on the token of this lock to the request with this ticket,
+   * or `wakeProgram` was called since the last time. One thread at a time.
+   * @returns the number of the request, or 0
+   */
+  awaitToken(session: number, keyLow: number, keyHigh: number, ticket: number): number
+  /** Passes a token on, now. False: the engine must. Any thread. */
+  passToken(
+    session: number,
+    rank: number,
+    keyLow: number,
+    keyHigh: number,
+    request: number,
+    ticket: number,
+  ): boolean
   setView(session: number, view: number): void
   /**
    * Carries out actions, then waits for events; engine thread only. No allocation: what is asked

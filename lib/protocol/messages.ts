@@ -24,12 +24,14 @@
  * | | | … e f: operand, g h: expected |
  * | AtomicReply | home → anyone | a: request, b c: the word before, d: 1 if lost, e: owner |
  * | Acquire | anyone → manager | a b: key, c: request, d: permits, e: 1 to try + 2 if it can … |
- * | | | … stay there |
+ * | | | … stay there, f: ticket |
  * | Release, Cancel | anyone → manager | a b: key, c: request |
  * | SemaphoreReply | manager → anyone | a: request, b: outcome, c: permits of a mismatch; of … |
- * | | | … a grant 1 if it may stay |
- * | TokenRecall | manager → keeper | a b: key, c: request, d: 1 to answer if it is in use |
+ * | | | … a grant 1 if it may stay, d e f: who is next (rank + 1, or 0), request, ticket |
+ * | TokenRecall | manager → keeper | a b: key, c: request, d: 1 to answer if it is in use, … |
+ * | | | … e f g: who is next, as above |
  * | TokenInUse | keeper → manager | a b: key, c: request |
+ * | TokenPassed | keeper → who is next | a b: key, c: request, d: ticket |
  * | BarrierArrive | anyone → manager | a b: key, c: request |
  * | BarrierReply | manager → anyone | a: request, b: 1 if broken, c: by whom, d: 1 if down |
  * | Heartbeat, Leaving | everyone → everyone | |
@@ -61,6 +63,7 @@ export const Kind = {
   AwaitAlso: 22,
   TokenRecall: 23,
   TokenInUse: 24,
+  TokenPassed: 25,
   Data: 0x40,
   DataExclusive: 0x41,
   WriteBack: 0x42,

@@ -3,15 +3,33 @@ import { PagemeshError } from '../errors.js'
 /** Whether an acquire queues for a permit, or takes one only if it is free at once. */
 export type SemaphoreMode = 'wait' | 'try'
 
+/**
+ * Who is granted a permit next, whatever happens. Whoever has the permit may pass it on to that
+ * request by itself, before it gives it back; the grant, which follows, then says nothing new.
+ */
+export interface Next {
+  readonly rank: number
+  readonly request: number
+  /** What the request was made with. Nobody else is told, so it proves that the manager was asked. */
+  readonly ticket: number
+}
+
 /** What the manager of a semaphore tells the member that asked. */
 export type SemaphoreOutcome =
   /** `stays`: it may lie idle at its member, since nobody waits for it yet. */
-  | { kind: 'granted'; to: number; request: number; stays: boolean }
+  | { kind: 'granted'; to: number; request: number; stays: boolean; next: Next | undefined }
   /**
    * Others want a permit that may stay: to be given back at once if it lies idle, and else when it
    * is released. `answer`: to say so (`inUse`) if it is not given back at once.
    */
-  | { kind: 'recall'; to: number; request: number; id: number; answer: boolean }
+  | {
+      kind: 'recall'
+      to: number
+      request: number
+      id: number
+      answer: boolean
+      next: Next | undefined
+    }
   /** A try that found no free permit. */
   | { kind: 'refused'; to: number; request: number }
   /** The waiter was still queued and is gone now. */
@@ -26,7 +44,7 @@ interface Semaphore {
   heldCount: number
   /** In order of arrival: a Set iterates so, and lets a cancel take one out of the middle. */
   readonly waiters: Set<Claim>
-  /** How many of them only try, until the keeper has answered. They came before all others. */
+  /** How many of them only try, until the keeper has answered. */
   tries: number
   /** The claim that holds the only permit, and may keep it. */
   keeper: Claim | undefined
@@ -38,7 +56,10 @@ interface Claim {
   readonly semaphore: Semaphore
   readonly mode: SemaphoreMode
   readonly keeps: boolean
+  readonly ticket: number
   held: boolean
+  /** Who has the permit was told to pass it on to this one. It comes next, and cannot be cancelled. */
+  promised: boolean
   /** What the keeper has been told: that others want the permit, and whether it is to answer. */
   asked: 'nothing' | 'recall' | 'recallAndAnswer'
 }
@@ -73,6 +94,7 @@ export class SemaphoreManager {
    *
    * @param request - unique among the member's requests that are queued or held
    * @param keeps - whether the member can keep the only permit after it has used it
+   * @param ticket - if not 0, whoever has the only permit before may pass it on with this number
    */
   acquire(
     id: number,
@@ -81,6 +103,7 @@ export class SemaphoreManager {
     permits: number,
     mode: SemaphoreMode,
     keeps = false,
+    ticket = 0,
   ): void {
     if (this.gone.has(from)) return
     if (!Number.isSafeInteger(permits) || permits < 1) {
@@ -108,8 +131,8 @@ export class SemaphoreManager {
       return
     }
     const claim: Claim = {
-      ...{ rank: from, request, semaphore, mode, keeps },
-      ...{ held: false, asked: 'nothing' },
+      ...{ rank: from, request, semaphore, mode, keeps, ticket },
+      ...{ held: false, promised: false, asked: 'nothing' },
     }
     this.semaphores.set(id, semaphore)
     this.remember(claim)
@@ -123,8 +146,9 @@ export class SemaphoreManager {
     const asked = mode === 'try' ? 'recallAndAnswer' : 'recall'
     if (keeper.asked === 'recallAndAnswer' || keeper.asked === asked) return
     keeper.asked = asked
+    const next = mode === 'try' ? undefined : promiseAfter(keeper)
     const { rank: to, request, semaphore } = keeper
-    this.emit({ kind: 'recall', to, request, id: semaphore.id, answer: mode === 'try' })
+    this.emit({ kind: 'recall', to, request, id: semaphore.id, answer: mode === 'try', next })
   }
 
   /**
@@ -151,10 +175,13 @@ export class SemaphoreManager {
     this.giveBack(claim)
   }
 
-  /** A member no longer wants to wait. Ignored if it waits no more: grant and cancel may cross. */
+  /**
+   * A member no longer wants to wait. Ignored if it waits no more: grant and cancel may cross. So
+   * may what was promised, which the member must give back when it is granted.
+   */
   cancel(id: number, from: number, request: number): void {
     const claim = this.claims.get(from)?.get(request)
-    if (claim === undefined || claim.held || claim.semaphore.id !== id) return
+    if (claim === undefined || claim.held || claim.promised || claim.semaphore.id !== id) return
     this.takeOut(claim)
     this.forget(claim)
     this.emit({ kind: 'cancelled', to: from, request })
@@ -182,11 +209,14 @@ export class SemaphoreManager {
     semaphore.heldCount -= 1
     semaphore.keeper = undefined
     this.forget(claim)
-    const next = semaphore.waiters.values().next().value
+    const next = firstOf(semaphore.waiters)
     if (next === undefined) return
     this.takeOut(next)
     this.grant(next)
-    if (next.held) this.refuseTries(semaphore) // they did not queue, and it is not free any more
+    if (!next.held || semaphore.tries === 0) return
+    // They did not queue, and it is not free any more; unless it was passed on, and let go since.
+    if (next.promised && semaphore.keeper === next) this.recall(next, 'try')
+    else this.refuseTries(semaphore)
   }
 
   private takeOut(claim: Claim): void {
@@ -196,11 +226,12 @@ export class SemaphoreManager {
   }
 
   private refuseTries(semaphore: Semaphore): void {
-    while (semaphore.tries > 0) {
-      const next = semaphore.waiters.values().next().value!
-      this.takeOut(next)
-      this.forget(next)
-      this.emit({ kind: 'refused', to: next.rank, request: next.request })
+    const tries = [...semaphore.waiters].filter(({ mode }) => mode === 'try')
+    for (const each of tries) {
+      if (!semaphore.waiters.has(each)) continue
+      this.takeOut(each)
+      this.forget(each)
+      this.emit({ kind: 'refused', to: each.rank, request: each.request })
     }
   }
 
@@ -213,7 +244,8 @@ export class SemaphoreManager {
     const stays = keeps && waiters.size === tries
     if (keeps) semaphore.keeper = claim
     if (!stays) claim.asked = 'recall' // as good as asked
-    this.emit({ kind: 'granted', to, request, stays })
+    const next = keeps ? promiseAfter(claim) : undefined
+    this.emit({ kind: 'granted', to, request, stays, next })
   }
 
   private remember(claim: Claim): void {
@@ -236,9 +268,27 @@ function newSemaphore(id: number, permits: number): Semaphore {
   return { id, permits, heldCount: 0, waiters: new Set<Claim>(), tries: 0, keeper: undefined }
 }
 
-/** Whether its only permit may be unused, as far as the manager knows, and nobody waits for it. */
+/**
+ * Whether its only permit may be unused, as far as the manager knows, and nobody waits for it. Whom
+ * it was promised to may have had it already, and let it go.
+ */
 function mayLieIdle({ keeper, waiters, tries }: Semaphore): boolean {
-  return keeper !== undefined && waiters.size === tries
+  const promised = firstOf(waiters)?.promised === true ? 1 : 0
+  return keeper !== undefined && waiters.size - promised === tries
+}
+
+/** The first in the queue is next for sure, unless there are some before it that only try. */
+function promiseAfter({ rank: holder, semaphore }: Claim): Next | undefined {
+  const first = firstOf(semaphore.waiters)
+  if (first === undefined || first.mode === 'try') return undefined
+  const { rank, request, ticket } = first
+  if (ticket === 0 || rank === holder) return undefined
+  first.promised = true
+  return { rank, request, ticket }
+}
+
+function firstOf(waiters: ReadonlySet<Claim>): Claim | undefined {
+  return waiters.values().next().value
 }
 
 function impossible(id: number, from: number, request: number, what: string): PagemeshError {

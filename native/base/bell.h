@@ -21,6 +21,8 @@ struct Bell {
     std::atomic<uint32_t> rings;   // the futex that it sleeps on: changes when it is to look again
   };
   alignas(64) Slot slots[kBellSlots];
+  // Of the program's thread where it waits for the token of a lock.
+  alignas(64) Slot program;
 };
 static_assert(std::atomic<uint32_t>::is_always_lock_free, "members share these words");
 

@@ -113,6 +113,7 @@ Napi::Object Constants(Napi::Env env) {
   set("kindReadRequest", kKindReadRequest);
   set("kindWriteRequest", kKindWriteRequest);
   set("kindUpgradeRequest", kKindUpgradeRequest);
+  set("kindTokenPassed", kKindTokenPassed);
   set("kindData", kKindData);
   set("kindGrant", kKindGrant);
   set("kindDataExclusive", kKindDataExclusive);

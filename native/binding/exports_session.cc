@@ -55,6 +55,29 @@ Napi::Value Wake(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value WakeProgram(const Napi::CallbackInfo& info) {
+  Session* session = Session::Get(Uint32Argument(info, 0));
+  if (session != nullptr) session->WakeProgram();
+  return info.Env().Undefined();
+}
+
+Napi::Value AwaitToken(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const Session::TokenAsk ask = {Uint32Argument(info, 1), Uint32Argument(info, 2),
+                                 Uint32Argument(info, 3)};
+  return Napi::Number::New(info.Env(), session->AwaitToken(ask));
+}
+
+Napi::Value PassToken(const Napi::CallbackInfo& info) {
+  Session* session = SessionArgument(info);
+  if (session == nullptr) return info.Env().Undefined();
+  const Session::TokenAsk ask = {Uint32Argument(info, 2), Uint32Argument(info, 3),
+                                 Uint32Argument(info, 5)};
+  const bool sent = session->PassToken(Int32Argument(info, 1), ask, Uint32Argument(info, 4));
+  return Napi::Boolean::New(info.Env(), sent);
+}
+
 Napi::Value SetView(const Napi::CallbackInfo& info) {
   Session* session = SessionArgument(info);
   if (session != nullptr) session->SetView(Uint32Argument(info, 1));

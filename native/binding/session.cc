@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -10,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bell.h"
 #include "base/check.h"
 #include "base/futex_lock.h"
 #include "base/stamps.h"
@@ -323,6 +325,70 @@ void Session::EndLooking(Region* region, uint32_t page) {
   transport_->EndLooking(static_cast<int>(region->HomeOf(page)));
 }
 
+void Session::WakeProgram() {
+  program_woken_.store(true);
+  Bell::Slot* slot = &OwnBell()->program;
+  if (slot->asleep.load() != 0) Ring(slot);
+}
+
+uint32_t Session::AwaitToken(const TokenAsk& ask) {
+  Bell::Slot* slot = &OwnBell()->program;
+  awaited_ = ask;
+  awaiting_thread_ = pthread_self();
+  awaited_state_.store(kAwaited);
+  for (;;) {
+    const uint32_t heard = slot->rings.load();
+    slot->asleep.store(1);
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // then look for the last time
+    if (program_woken_.exchange(false)) break;
+    if (transport_->WatchTokens()) WakeEngine();
+    if (awaited_state_.load() == kCome) break;
+    WaitForRing(slot, heard);
+  }
+  slot->asleep.store(0);
+  return StopAwaiting();
+}
+
+uint32_t Session::StopAwaiting() {
+  for (;;) {
+    uint32_t state = kAwaited;
+    if (awaited_state_.compare_exchange_strong(state, kNoneAwaited)) return 0;
+    if (state == kCome) break;
+    sched_yield();  // somebody compares a record
+  }
+  awaited_state_.store(kNoneAwaited);
+  return awaited_request_;
+}
+
+bool Session::PassToken(int rank, const TokenAsk& ask, uint32_t request) {
+  if (rank < 0 || rank >= options_.size || rank == options_.rank) return false;
+  Record record = {};
+  record.kind = kKindTokenPassed;
+  record.view = view_.load(std::memory_order_relaxed);
+  record.words[kTokenKeyLow] = ask.key_low;
+  record.words[kTokenKeyHigh] = ask.key_high;
+  record.words[kTokenRequest] = request;
+  record.words[kTokenTicket] = ask.ticket;
+  return transport_->TrySend(rank, record, Transport::kNoSlot);
+}
+
+// Any thread. A token that the program's thread waits for just now needs no engine. Who passes it on
+// proves by the ticket that the manager has told it to; what has another one is left to the engine.
+bool Session::TakeToken(const Record& record) {
+  if (!CanBeView(record.view)) return false;
+  uint32_t state = kAwaited;
+  if (!awaited_state_.compare_exchange_strong(state, kTaken)) return false;
+  const uint32_t* words = record.words;
+  const bool awaited =
+      words[kTokenKeyLow] == awaited_.key_low && words[kTokenKeyHigh] == awaited_.key_high &&
+      words[kTokenTicket] == awaited_.ticket && words[kTokenRequest] != 0;
+  awaited_request_ = words[kTokenRequest];
+  const pthread_t thread = awaiting_thread_;
+  awaited_state_.store(awaited ? kCome : kAwaited);
+  if (awaited && !pthread_equal(thread, pthread_self())) Ring(&OwnBell()->program);
+  return awaited;
+}
+
 int Session::Exchange(const Entry* actions, uint32_t action_count, const uint8_t* blobs_out,
                       size_t blobs_out_bytes, Entry* events, uint32_t event_capacity,
                       uint8_t* blobs_in, size_t blobs_in_bytes, int timeout_ms,
@@ -599,6 +665,7 @@ uint8_t* Session::FrameFor(int rank, const Record& record, size_t* length) {
 bool Session::OnRecord(int connection, int rank, const Record& record, const uint8_t* blob) {
   Stamp(Point::kSeen, record.region, record.page);
   if (record.kind == kKindData && TakeAhead(rank, record)) return true;
+  if (record.kind == kKindTokenPassed && TakeToken(record)) return true;
   if (record.kind == kKindReadRequest && rank != kNoRank && transport_->TakesRuns(rank)) {
     if (answer_count_ == kMostAnswers) return false;
     if (AnswerSoon(rank, record)) return true;
@@ -791,6 +858,7 @@ Region* Session::StepAnswer(int rank, const Record& record) {
 }
 
 bool Session::TakeAnswer(int rank, const Record& record) {
+  if (record.kind == kKindTokenPassed) return TakeToken(record);
   const Region* region = StepAnswer(rank, record);
   if (region == nullptr) return false;
   WakeWaiters(region, record.page, 1);

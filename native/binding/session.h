@@ -3,6 +3,8 @@
 #ifndef PAGEMESH_BINDING_SESSION_H_
 #define PAGEMESH_BINDING_SESSION_H_
 
+#include <pthread.h>
+
 #include <atomic>
 #include <deque>
 #include <memory>
@@ -106,10 +108,23 @@ class Session final : public FaultSink, public TransportClient {
 
   // Any thread.
   void Wake();
+  // Lets AwaitToken return, now or the next time.
+  void WakeProgram();
   void SetView(uint32_t view) { view_.store(view, std::memory_order_relaxed); }
   // Makes Exchange return -1. With `exiting`, the process is on its way out with `exit_code`:
   // threads that still wait in a fault must not keep it (nor go on with a page they do not have).
   void Stop(bool exiting, int exit_code);
+
+  // The token of a lock, from program to program: the engines hear of it afterwards.
+  struct TokenAsk {
+    uint32_t key_low, key_high;
+    uint32_t ticket;
+  };
+  // Sleeps until a member passes on the token that is asked for, and returns the number of the
+  // request that has it; or 0 after WakeProgram. One thread at a time, the program's.
+  uint32_t AwaitToken(const TokenAsk& ask);
+  // Passes a token on. False: nothing was sent. Any thread.
+  bool PassToken(int rank, const TokenAsk& ask, uint32_t request);
 
   // Regions. Engine thread, but FindRegionById, which any thread may call.
   int MapRegion(RegionOptions options);  // 0 or errno
@@ -177,6 +192,8 @@ class Session final : public FaultSink, public TransportClient {
   Region* FindAnswered(int rank, const Record& record, uint8_t* from, uint8_t* to);
   Region* StepAnswer(int rank, const Record& record);
   bool TakeAhead(int rank, const Record& record);
+  bool TakeToken(const Record& record);
+  uint32_t StopAwaiting();
   void WakeRun();
   // Whether there can be a view of this number; lib/engine/engine.ts says more of those that
   // cannot.
@@ -196,6 +213,15 @@ class Session final : public FaultSink, public TransportClient {
   static constexpr uint32_t kMaxRegionId = 1023;
   std::atomic<Region*> regions_[kMaxRegionId + 1] = {};
   std::unique_ptr<WordBlock> words_[kMaxRegionId + 1];  // engine thread
+
+  // What the program's thread waits for: kAwaited while it does, and kCome once it is here. kTaken is
+  // between the two, while somebody who looks at a record compares it with what is awaited.
+  enum AwaitedState : uint32_t { kNoneAwaited, kAwaited, kTaken, kCome };
+  std::atomic<uint32_t> awaited_state_{kNoneAwaited};
+  TokenAsk awaited_ = {};         // set before kAwaited
+  pthread_t awaiting_thread_ = {};  // as awaited_
+  uint32_t awaited_request_ = 0;  // set before kCome
+  std::atomic<bool> program_woken_{false};
 
   std::deque<Entry> connection_events_;                         // never refused, unlike records
   static constexpr uint64_t kMostSpinNs = 4 * 1000 * 1000;      // then the engine sleeps

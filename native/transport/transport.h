@@ -130,7 +130,7 @@ class Transport {
   virtual void QueueTo(int connection, const Record* record, const uint8_t* payload) = 0;
   virtual void Flush() = 0;
 
-  // Sends a request now, from any thread and from inside a signal handler. With a slot, the answer
+  // Sends a request, or the token of a lock, now, from any thread and from inside a signal handler. With a slot, the answer
   // may be one that wakes nobody and names the slot. False: nothing was sent.
   virtual bool TrySend(int rank, const Record& record, uint32_t slot) = 0;
   // The same for many, without a slot, in one system call where there is one. Returns how many of
@@ -159,6 +159,9 @@ class Transport {
   // A thread that looked for its answer is about to sleep: from now on answers wake the engine. As
   // PollAnswers otherwise.
   virtual bool WatchAnswers() { return false; }
+  // The program's thread is about to sleep until the token of a lock is passed on to it: takes what
+  // has come so far. As PollAnswers otherwise.
+  virtual bool WatchTokens() { return false; }
   // Engine thread: hands over what is there. True if there was something, event or not.
   virtual bool Poll() { return false; }
   // Engine thread, before it sleeps: its descriptor becomes ready for what arrives from now on,

@@ -39,6 +39,7 @@ constexpr uint32_t kKindRecallRead = 4;
 constexpr uint32_t kKindRecallWrite = 5;
 constexpr uint32_t kKindGrant = 8;
 constexpr uint32_t kKindDiscard = 11;
+constexpr uint32_t kKindTokenPassed = 25;
 constexpr uint32_t kKindData = 0x40;
 constexpr uint32_t kKindDataExclusive = 0x41;
 constexpr uint32_t kKindWriteBack = 0x42;
@@ -48,6 +49,9 @@ inline bool IsRequest(uint32_t kind) {
   return kind == kKindReadRequest || kind == kKindWriteRequest || kind == kKindUpgradeRequest;
 }
 inline bool IsPage(uint32_t kind) { return kind >= kFirstPageKind && kind < kFirstBlobKind; }
+
+// The words of a token that is passed on: the lock's key, the request that gets it, and its ticket.
+enum TokenWord { kTokenKeyLow, kTokenKeyHigh, kTokenRequest, kTokenTicket };
 
 // Over links, the word of a request that names the slot of the thread that looks for the answer
 // itself, plus one. The protocol uses words 0 and 1.

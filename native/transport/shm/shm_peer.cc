@@ -134,6 +134,10 @@ void ShmPeer::NoteSent(const Record& record) {
     after_discard_.store(outgoing_.next());
     unsent_discards_.fetch_sub(1);
   }
+  if (record.kind == kKindTokenPassed) {
+    program_to_ring_ = true;
+    return;
+  }
   uint32_t slot = kBellSlots;
   if (IsLastWord(record)) {
     Hint& hint = HintOf(record);
@@ -218,16 +222,26 @@ bool ShmPeer::TrySend(const Record& record) {
   if (!sent) return false;
   Stamp(Point::kPosted, record.region, record.page);
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (record.kind == kKindTokenPassed && RingProgram()) return true;
   if (bell_->engine.load() != Bell::kAwake && bell_->lookers.load() == 0) WakeEngine();
+  return true;
+}
+
+// False: the peer's program does not wait for a token, or will look before it sleeps.
+bool ShmPeer::RingProgram() {
+  if (bell_->program.asleep.load() == 0) return false;
+  Ring(&bell_->program);
   return true;
 }
 
 void ShmPeer::RingBell() {
   const uint32_t slots = std::exchange(slot_count_, 0);
+  const bool program = std::exchange(program_to_ring_, false);
   bool engine = std::exchange(engine_to_wake_, false);
-  if (slots == 0 && !engine) return;
+  if (slots == 0 && !engine && !program) return;
   // It marks that it sleeps, or no longer looks, before it looks for the last time.
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (program && !RingProgram()) engine = true;
   if (bell_->engine.load() == Bell::kAwake || bell_->lookers.load() > 0) return;
   for (uint32_t i = 0; i < slots; i++) {
     Bell::Slot& slot = bell_->slots[slots_to_ring_[i]];

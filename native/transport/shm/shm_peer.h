@@ -95,6 +95,7 @@ class ShmPeer {
   void NoteSent(const Record& record);
   Hint& HintOf(const Record& record) { return hints_[(record.page * 31 + record.region) % kHints]; }
   void WakeEngine();
+  bool RingProgram();
 
   const int rank_;
   UniqueFd outgoing_socket_, incoming_;  // we speak on the one and hear on the other
@@ -117,6 +118,7 @@ class ShmPeer {
   uint32_t slots_to_ring_[kMaxSlotsToRing];
   uint32_t slot_count_ = 0;
   bool engine_to_wake_ = false;
+  bool program_to_ring_ = false;
 };
 
 }  // namespace pagemesh

@@ -38,7 +38,7 @@ struct ShmRegion {
   uint64_t total_bytes;
 };
 
-constexpr uint32_t kShmVersion = 1;
+constexpr uint32_t kShmVersion = 2;
 
 // All do not block, and set errno where they fail.
 UniqueFd ListenShm(char (*name)[kShmNameBytes]);

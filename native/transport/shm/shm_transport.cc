@@ -260,6 +260,7 @@ void ShmTransport::Flush() {
 bool ShmTransport::TrySend(int rank, const Record& record, uint32_t slot) {
   ShmPeer* peer = PeerAt(rank);
   if (peer == nullptr) return inner_->TrySend(rank, record, slot);
+  if (record.kind == kKindTokenPassed) return peer->TrySend(record);
   if (!IsRequest(record.kind)) return false;
   Record told = record;
   if (slot < kBellSlots) told.words[kAnswerSlot] = slot + 1;
@@ -293,6 +294,11 @@ bool ShmTransport::PollAnswers() {
 }
 
 bool ShmTransport::WatchAnswers() {
+  const bool for_engine = WatchTokens();
+  return (inner_->Polls() && inner_->WatchAnswers()) || for_engine;
+}
+
+bool ShmTransport::WatchTokens() {
   bool for_engine = false;
   for (auto& slot : in_use_) {
     ShmPeer* peer = slot.load(std::memory_order_acquire);
@@ -301,7 +307,7 @@ bool ShmTransport::WatchAnswers() {
     FutexGuard guard(peer->receive_lock);
     for_engine = TakeAnswers(peer) || for_engine;
   }
-  return (inner_->Polls() && inner_->WatchAnswers()) || for_engine;
+  return for_engine;
 }
 
 // Hands over what is in the peer's ring.

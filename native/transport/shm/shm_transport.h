@@ -53,6 +53,7 @@ class ShmTransport final : public Transport {
     return PeerAt(rank) == nullptr && inner_->BeginLooking(rank);
   }
   void EndLooking(int rank) override { inner_->EndLooking(rank); }
+  bool WatchTokens() override;
   bool Poll() override;
   void Arm(bool every_answer) override;
   void Disarm() override;
