@@ -6,6 +6,7 @@ export interface Outcome {
   readonly to: number
   readonly request: number
   readonly stays?: boolean
+  readonly next?: { readonly rank: number; readonly request: number } | undefined
 }
 
 interface Entry {
@@ -25,10 +26,10 @@ export class LockReferee {
   private asking: (Entry & { mode: string; answered: boolean }) | undefined
 
   constructor(
-    manager: SemaphoreState,
+    private readonly manager: SemaphoreState,
     private readonly permits: number,
-    /** Whether the permit lies at a member that does not use it. */
-    private readonly isFree: () => boolean,
+    /** Whether the permit lies at a member that does not use it, even if its grant is to come. */
+    private readonly isFree: (early: boolean) => boolean,
     private readonly fail: (why: string, invariant: string) => never,
   ) {
     const { acquire, release, memberGone, emit } = manager
@@ -36,8 +37,9 @@ export class LockReferee {
       this.onOutcome(outcome)
       emit(outcome)
     }
-    manager.acquire = (id, rank, request, permits, mode, keeps) => {
-      const ask = (): void => acquire.call(manager, id, rank, request, permits, mode, keeps)
+    manager.acquire = (id, rank, request, permits, mode, keeps, ticket) => {
+      const ask = (): void =>
+        acquire.call(manager, id, rank, request, permits, mode, keeps, ticket)
       if (manager.gone.has(rank)) return ask()
       const asking = { rank, request, mode, answered: false }
       this.asking = asking
@@ -46,7 +48,10 @@ export class LockReferee {
       if (asking.answered) return
       // Who has the only permit may not use it, and is asked: once somebody waits, nobody is.
       const tries = mode === 'try'
-      if (tries && (this.permits > 1 || this.queue.some((each) => each.tries !== true))) {
+      const waiting = this.queue.filter((each) => each.tries !== true)
+      // Unless the one that waits may have been passed the permit already.
+      const isPassed = waiting.length === 1 && this.isPromised(waiting[0])
+      if (tries && (this.permits > 1 || (waiting.length > 0 && !isPassed))) {
         this.fail(`a try of rank ${rank} is not answered`, 'answers are right')
       }
       this.queue.push({ rank, request, tries })
@@ -92,8 +97,11 @@ export class LockReferee {
     const tries = isAsking
       ? this.asking!.mode === 'try'
       : this.queue.some((each) => each.tries === true && isOf(each, rank, request))
-    const waits = this.queue.some((each) => each.tries !== true)
-    const isUsed = this.held.length === this.permits && (waits || !this.isFree())
+    // Who is promised the permit may have been passed it by then, and have let it go.
+    const waits = this.queue.some(
+      (each) => each.tries !== true && !(isAsking && this.isPromised(each)),
+    )
+    const isUsed = this.held.length === this.permits && (waits || !this.isFree(isAsking))
     this.queue = without(this.queue, rank, request)
     if (!tries || !isUsed) {
       this.fail(`rank ${rank} is refused a permit that is free`, 'no permit is lost')
@@ -110,6 +118,11 @@ export class LockReferee {
     this.held = [...this.held, { rank, request }]
     if (this.held.length <= this.permits) return
     this.fail(`${this.held.length} of ${this.permits} permits are granted`, 'mutual exclusion')
+  }
+
+  /** Somebody was told to pass the permit on to this request. */
+  private isPromised({ rank, request }: Entry): boolean {
+    return this.manager.claims.get(rank)?.get(request)?.promised === true
   }
 
   check(): void {

@@ -3,7 +3,8 @@ import { Synchronization } from '../../dist/engine/synchronization.js'
 import { PagemeshError } from '../../dist/errors.js'
 import { Kind } from '../../dist/protocol/messages.js'
 import { HomeMap } from '../../dist/protocol/placement.js'
-import { NO_SLOT, TokenWords } from '../../dist/protocol/token-words.js'
+import { NO_SLOT, TokenWords, WORDS_PER_TOKEN } from '../../dist/protocol/token-words.js'
+import type { Next } from '../../dist/protocol/semaphores.js'
 import type { ByteReader, ByteWriter } from './bytes.js'
 import { KnownFields } from './known-fields.js'
 import { LockReferee, type Outcome } from './lock-referee.js'
@@ -56,7 +57,7 @@ export interface LockMessage {
 
 export type LockChoice =
   | { readonly do: 'acquire' | 'try' | 'cancel' | 'release' | 'arrive'; at: number; slot: number }
-  | { readonly do: 'deliver'; at: number; from: number }
+  | { readonly do: 'deliver' | 'take'; at: number; from: number }
   | { readonly do: 'leave' | 'kill' | 'giveAway'; at: number }
   | { readonly do: 'noticeDown'; at: number; down: number }
 
@@ -68,8 +69,12 @@ const KIND_NAMES = new Map(Object.entries(Kind).map(([name, kind]) => [kind as n
 const SLOT_STATES = ['idle', 'asked', 'cancelled', 'holding', 'arrived'] as const
 const STANDINGS = ['up', 'left', 'dead'] as const
 const ASKED = ['nothing', 'recall', 'recallAndAnswer'] as const
-/** Token words that are free; lib/protocol/token-words.ts. */
+/** Token words that are free, and before the grant; lib/protocol/token-words.ts. */
 const FREE = 1
+const FREE_EARLY = 9
+const WANTED = 4
+/** What whoever passes a token on must know. */
+const TICKET = 5
 
 export interface Slot {
   state: (typeof SLOT_STATES)[number]
@@ -84,6 +89,8 @@ interface Claim {
   held: boolean
   mode: 'wait' | 'try'
   keeps: boolean
+  ticket: number
+  promised: boolean
   asked: (typeof ASKED)[number]
 }
 interface Semaphore {
@@ -98,11 +105,21 @@ interface Semaphore {
 export interface SyncState {
   acquires: Map<
     number,
-    { id: number; key: number; name: string; permits: number; slot: number; cancelled: boolean }
+    {
+      id: number
+      key: number
+      name: string
+      permits: number
+      slot: number
+      ticket: number
+      cancelled: boolean
+      early: boolean
+    }
   >
-  tokens: Map<number, { request: number; slot: number }>
+  tokens: Map<number, { request: number; slot: number; next: Next | undefined }>
   tokenWords: TokenWords
-  recalled: (key: number, request: number, answer: boolean) => void
+  recalled: (key: number, request: number, answer: boolean, next?: Next) => void
+  passOn: (key: number, next: Next) => void
   arrivals: Map<number, { id: number; name: string }>
   nextRequest: number
   semaphores: SemaphoreState
@@ -121,6 +138,7 @@ export interface SemaphoreState {
       permits: number,
       mode: string,
       keeps?: boolean,
+      ticket?: number,
     ]
   ) => void
   release: (id: number, from: number, request: number) => void
@@ -168,9 +186,11 @@ export class LockMember {
   opened = 0
   /** What the program has told its engine to give away, and it has not heard yet. */
   givingAway = 0
+  /** … and that it has passed it on already. */
+  passed = false
   readonly slots: Slot[]
   readonly sync: Synchronization
-  readonly words = new TokenWords(new Int32Array(1))
+  readonly words = new TokenWords(new Int32Array(WORDS_PER_TOKEN))
 
   constructor(
     private readonly world: LocksWorld,
@@ -228,17 +248,34 @@ export class LockMember {
     const waits = this.slots.some(({ state }) => state === 'asked' || state === 'cancelled')
     slot.state = 'idle'
     if (this.world.options.keeps !== true) this.release(slot.request)
-    else if (waits && this.world.options.sabotage?.overtakes !== true) this.words.letGoForGood(0)
-    else if (this.words.letGo(0)) return
-    if (this.world.options.keeps === true) this.givingAway = slot.request
+    else if (this.words.letGo(0, !waits || this.world.options.sabotage?.overtakes === true)) return
+    if (this.world.options.keeps !== true) return
+    this.givingAway = slot.request
+    const next = this.words.nextOf(0)
+    this.passed = next !== undefined
+    if (next !== undefined) this.world.pass(this.rank, next)
   }
 
-  release(request: number): void {
-    if (!this.failed) this.sync.release(KEY, request)
+  /** A record that passes the token on comes to the program's thread, which waits for it. */
+  takePassed(words: readonly number[]): void {
+    const request = words[2]
+    const pending = this.state.acquires.get(request)
+    if (pending === undefined || !this.words.cameEarly(0)) return
+    Object.assign(this.slots[pending.id], { state: 'holding', request })
+  }
+
+  release(request: number, passed = false): void {
+    if (!this.failed) this.sync.release(KEY, request, passed)
   }
 
   private answered(id: number, value: unknown): void {
-    const slot = this.slots[id]
+    const slot = this.slots.at(id)
+    if (slot === undefined || slot.state === 'holding') {
+      return this.world.fail(
+        `rank ${this.rank} is granted what it has already`,
+        'answers are right',
+      )
+    }
     if (value === undefined && this.standing === 'left') return // it went through all the same
     if (slot.state === 'arrived') return this.wentThrough(slot)
     const { granted, request } = value as { granted: boolean; request?: number }
@@ -267,7 +304,9 @@ export class LockMember {
         'answers are right',
       )
     }
-    this.slots[id].state = 'idle'
+    // What came to its program before its engine knew has been answered.
+    const slot = this.slots.at(id)
+    if (slot !== undefined && slot.state !== 'holding') slot.state = 'idle'
   }
 }
 
@@ -301,7 +340,7 @@ export class LocksWorld implements World<LockChoice> {
     this.referee = new LockReferee(
       this.members[0].state.semaphores,
       options.permits ?? 1,
-      () => this.tokenIsFree(),
+      (early) => this.tokenIsFree(early),
       fail,
     )
   }
@@ -319,6 +358,11 @@ export class LocksWorld implements World<LockChoice> {
     }
   }
 
+  /** The program's thread of a member that lets the lock go passes it on. */
+  pass(from: number, { rank: to, request, ticket }: Next): void {
+    this.post({ from, to, kind: Kind.TokenPassed, words: [KEY, 0, request, ticket] })
+  }
+
   private get slot(): number {
     return this.options.keeps === true ? 0 : NO_SLOT
   }
@@ -332,7 +376,9 @@ export class LocksWorld implements World<LockChoice> {
     for (const { rank: at, standing, down, failed } of this.members) {
       if (standing === 'dead') continue
       for (const { rank: from } of this.members) {
-        if (this.channelOf(from, at).length > 0) found.push({ do: 'deliver', at, from })
+        const first = this.channelOf(from, at).at(0)
+        if (first !== undefined) found.push({ do: 'deliver', at, from })
+        if (first !== undefined && this.isAwaited(at, first)) found.push({ do: 'take', at, from })
         const isDown = this.members[from].standing === 'dead'
         if (isDown && (down & (1 << from)) === 0) found.push({ do: 'noticeDown', at, down: from })
       }
@@ -358,6 +404,15 @@ export class LocksWorld implements World<LockChoice> {
     })
   }
 
+  /** The program's thread waits for just this, and so may find it before its engine does. */
+  private isAwaited(at: number, { kind, words }: LockMessage): boolean {
+    if (kind !== Kind.TokenPassed) return false
+    const { slots, state } = this.members[at]
+    const pending = state.acquires.get(words[2])
+    const isMine = pending !== undefined && !pending.early && pending.ticket === words[3]
+    return isMine && slots.at(pending.id)?.state === 'asked'
+  }
+
   begins(choice: LockChoice): boolean {
     return BEGINNINGS.has(choice.do)
   }
@@ -366,6 +421,7 @@ export class LocksWorld implements World<LockChoice> {
     this.trace?.push(this.tell(choice))
     try {
       this.carryOut(this.members[choice.at], choice)
+      this.dropLateTokens()
       this.checkAlways()
       return undefined
     } catch (error) {
@@ -375,6 +431,19 @@ export class LocksWorld implements World<LockChoice> {
       if (!(error instanceof PagemeshError)) throw error
       return { invariant: 'only what can happen', message: error.message }
     }
+  }
+
+  /**
+   * A token that is passed on to a request that nobody waits for any more does nothing, and numbers
+   * of requests are not used again. Any number of such records could be under way.
+   */
+  private dropLateTokens(): void {
+    this.channels.forEach((channel, index) => {
+      const { acquires } = this.members[index % this.members.length].state
+      const late = ({ kind, words }: LockMessage): boolean =>
+        kind === Kind.TokenPassed && !acquires.has(words[2])
+      if (channel.some(late)) this.channels[index] = channel.filter((each) => !late(each))
+    })
   }
 
   private carryOut(member: LockMember, choice: LockChoice): void {
@@ -387,7 +456,12 @@ export class LocksWorld implements World<LockChoice> {
         if (keeps && member.takeHere(slot)) return
         slot.state = 'asked'
         const mode = choice.do === 'try' ? 'try' : 'wait'
-        return member.sync.acquire(choice.slot, KEY, 'a lock', permits, mode, this.slot)
+        const ticket = keeps && mode === 'wait' ? TICKET : 0
+        // Questions of the API have numbers of their own: what is answered keeps none of a slot.
+        for (const pending of member.state.acquires.values()) {
+          if (pending.id === choice.slot) pending.id = member.slots.length
+        }
+        return member.sync.acquire(choice.slot, KEY, 'a lock', permits, mode, this.slot, ticket)
       }
       case 'cancel':
         member.slots[choice.slot].state = 'cancelled'
@@ -400,8 +474,10 @@ export class LocksWorld implements World<LockChoice> {
         return member.letGo(member.slots[choice.slot])
       case 'giveAway': {
         const request = member.givingAway
+        const { passed } = member
         member.givingAway = 0
-        return member.release(request)
+        member.passed = false
+        return member.release(request, passed)
       }
       case 'arrive':
         member.slots[choice.slot].state = 'arrived'
@@ -410,12 +486,15 @@ export class LocksWorld implements World<LockChoice> {
         return member.sync.arrive(choice.slot, KEY, 'a barrier')
       case 'deliver':
         return this.deliver(member, choice.from)
+      case 'take':
+        return member.takePassed(this.channelOf(choice.from, member.rank).shift()!.words)
       case 'leave':
         return this.leave(member)
       case 'kill':
         this.deathsLeft--
         member.standing = 'dead'
         member.givingAway = 0
+        member.passed = false
         for (const { rank } of this.members) this.channelOf(rank, member.rank).length = 0
         return
       case 'noticeDown':
@@ -427,7 +506,7 @@ export class LocksWorld implements World<LockChoice> {
     const message = this.channelOf(from, member.rank).shift()!
     this.trace?.push(`    ${describe(message)}`)
     if (message.kind === Kind.Leaving) return member.sync.memberLeft(from)
-    member.sync.onMessage(message.kind, from, (index) => message.words[index])
+    member.sync.onMessage(message.kind, from, (index) => message.words[index] ?? 0)
   }
 
   /** As in lib/engine/engine.ts. A member that has left still serves the others. */
@@ -438,7 +517,7 @@ export class LocksWorld implements World<LockChoice> {
     if (this.options.sabotage?.keepsWaiting === true) member.sync.memberLeft(member.rank)
     else member.sync.leave(error)
     for (const slot of member.slots) slot.state = 'idle'
-    member.words.letGoForGood(0) // lib/api/lock-tokens.ts takes nothing any more
+    member.words.letGo(0, false) // lib/api/lock-tokens.ts takes nothing any more
     for (const { rank } of this.members) {
       const send = rank !== member.rank && (member.down & (1 << rank)) === 0
       if (send) this.post({ from: member.rank, to: rank, kind: Kind.Leaving, words: [] })
@@ -499,8 +578,10 @@ export class LocksWorld implements World<LockChoice> {
   }
 
   /** Whether the token lies somewhere, and nobody has it. */
-  tokenIsFree(): boolean {
-    return this.members.some(({ words }) => words.words[0] === FREE)
+  tokenIsFree(early = false): boolean {
+    return this.members.some(({ words: { words } }) => {
+      return words[0] === FREE || (early && words[0] === FREE_EARLY)
+    })
   }
 
   checkRest(): Violation | undefined {
@@ -544,7 +625,7 @@ export class LocksWorld implements World<LockChoice> {
 
   classOf(choice: LockChoice): number {
     const base = 16 * choice.at
-    if (choice.do === 'deliver') return base + choice.from
+    if (choice.do === 'deliver' || choice.do === 'take') return base + choice.from
     if (choice.do === 'release') return base + 8 + choice.slot
     return choice.do === 'noticeDown' ? base + 11 + choice.down : base + 15
   }
@@ -607,13 +688,18 @@ export class LocksWorld implements World<LockChoice> {
       for (const request of state.acquires.keys()) known[rank].add(request)
       for (const request of state.arrivals.keys()) known[rank].add(request)
       for (const slot of slots) if (slot.state === 'holding') known[rank].add(slot.request)
-      for (const { request } of state.tokens.values()) known[rank].add(request)
+      for (const { request, next } of state.tokens.values()) {
+        known[rank].add(request)
+        if (next !== undefined) known[next.rank].add(next.request)
+      }
       if (givingAway !== 0) known[rank].add(givingAway)
     }
     for (const channel of this.channels) {
       for (const message of channel) {
         const place = requestPlace(message.kind)
         if (place !== undefined) known[requester(message)].add(message.words[place])
+        const next = nextPlace(message)
+        if (next !== undefined) known[message.words[next] - 1].add(message.words[next + 1])
       }
     }
     const { semaphores, barriers } = this.members[0].state
@@ -651,14 +737,22 @@ export class LocksWorld implements World<LockChoice> {
     }
     if (member.standing === 'dead') return
     out.put(state.acquires.size)
-    for (const [request, { id, cancelled }] of state.acquires) {
+    for (const [request, { id, cancelled, early, ticket }] of state.acquires) {
       out.put(number.get(request)!)
-      out.put(2 * id + (cancelled ? 1 : 0))
+      out.put(8 * id + (ticket === 0 ? 4 : 0) + (early ? 2 : 0) + (cancelled ? 1 : 0))
     }
     // Whatever has a permit by itself is a token to its engine, also where none may stay.
     const token = state.tokens.get(KEY)
     out.put(token === undefined ? 0 : number.get(token.request)!)
+    const putNext = (next: Next | undefined): void => {
+      out.put(next === undefined ? 0 : to.rank[next.rank] + 1)
+      if (next !== undefined) out.put(numbers[next.rank].get(next.request)!)
+    }
+    if (token !== undefined) putNext(token.next)
+    // The words are looked at only while they say that others want the token.
+    if ((member.words.words[0] & WANTED) !== 0) putNext(member.words.nextOf(0))
     out.put(member.givingAway === 0 ? 0 : number.get(member.givingAway)!)
+    if (member.givingAway !== 0) out.put(member.passed ? 1 : 0)
     out.put(state.arrivals.size)
     for (const [request, { id }] of state.arrivals) {
       out.put(number.get(request)!)
@@ -697,7 +791,7 @@ export class LocksWorld implements World<LockChoice> {
     for (const each of waiters) {
       claim(each.rank, each.request)
       const known = semaphores.claims.get(each.rank)?.get(each.request) === each
-      out.put((known ? 1 : 0) + (each.mode === 'try' ? 2 : 0))
+      out.put((known ? 1 : 0) + (each.mode === 'try' ? 2 : 0) + (each.promised ? 4 : 0))
     }
     const barrier = barriers.barriers.get(KEY)
     out.put(barrier === undefined ? 0xff : barrier.arrived.size)
@@ -747,19 +841,29 @@ export class LocksWorld implements World<LockChoice> {
     state.arrivals.clear()
     state.tokens.clear()
     member.givingAway = 0
+    member.passed = false
     if (member.standing === 'dead') return
     for (let count = from.take(); count > 0; count--) {
       const request = from.take()
       const flags = from.take()
       state.acquires.set(request, {
-        ...{ id: flags >> 1, key: KEY, name: 'a lock', permits: this.options.permits ?? 1 },
+        ...{ id: flags >> 3, key: KEY, name: 'a lock', permits: this.options.permits ?? 1 },
         slot: this.slot,
+        ticket: (flags & 4) === 4 ? 0 : TICKET,
+        early: (flags & 2) === 2,
         cancelled: (flags & 1) === 1,
       })
     }
     const request = from.take()
-    if (request !== 0) state.tokens.set(KEY, { request, slot: this.slot })
+    const takeNext = (): Next | undefined => {
+      const rank = from.take() - 1
+      return rank < 0 ? undefined : { rank, request: from.take(), ticket: TICKET }
+    }
+    if (request !== 0) state.tokens.set(KEY, { request, slot: this.slot, next: takeNext() })
+    const next = (member.words.words[0] & WANTED) === 0 ? undefined : takeNext()
+    member.words.words.set(next === undefined ? [0, 0, 0] : [next.rank + 1, next.request, TICKET], 1)
     member.givingAway = from.take()
+    member.passed = member.givingAway !== 0 && from.take() === 1
     for (let count = from.take(); count > 0; count--) {
       const request = from.take()
       state.arrivals.set(request, { id: from.take(), name: 'a barrier' })
@@ -786,7 +890,8 @@ export class LocksWorld implements World<LockChoice> {
     const readClaim = (held: boolean): Claim => {
       const names = { rank: from.take(), request: from.take(), semaphore }
       const keeps = this.options.keeps === true
-      return { ...names, keeps, held, mode: 'wait', asked: 'nothing' }
+      const ticket = keeps ? TICKET : 0
+      return { ...names, keeps, ticket, held, promised: false, mode: 'wait', asked: 'nothing' }
     }
     const remember = (claim: Claim): void => {
       const ofMember = semaphores.claims.get(claim.rank) ?? new Map<number, Claim>()
@@ -803,8 +908,10 @@ export class LocksWorld implements World<LockChoice> {
       semaphore.waiters.add(claim)
       const flags = from.take()
       if ((flags & 1) === 1) remember(claim)
+      claim.promised = (flags & 4) === 4
       if ((flags & 2) === 0) continue
       claim.mode = 'try'
+      claim.ticket = 0
       semaphore.tries++
     }
     this.readBarrier(from)
@@ -833,7 +940,13 @@ function requestPlace(kind: number): number | undefined {
   return kind === Kind.SemaphoreReply || kind === Kind.BarrierReply ? 0 : 2
 }
 const requester = ({ from, to, kind }: LockMessage): number =>
-  requestPlace(kind) === 0 || kind === Kind.TokenRecall ? to : from
+  requestPlace(kind) === 0 || kind === Kind.TokenRecall || kind === Kind.TokenPassed ? to : from
+
+/** Where a message tells who is next: a rank, plus one, then a request and a ticket. */
+function nextPlace({ kind, words }: LockMessage): number | undefined {
+  const place = kind === Kind.TokenRecall ? 4 : kind === Kind.SemaphoreReply ? 3 : words.length
+  return (words[place] ?? 0) === 0 ? undefined : place
+}
 
 function writeMessage(
   message: LockMessage,
@@ -845,8 +958,11 @@ function writeMessage(
   const place = requestPlace(kind)
   out.put(kind)
   out.put(words.length)
+  const next = nextPlace(message)
   words.forEach((word, index) => {
     if (index === place) out.put(numbers[requester(message)].get(word)!)
+    else if (index === next) out.put(to.rank[word - 1] + 1)
+    else if (next !== undefined && index === next + 1) out.put(numbers[words[next] - 1].get(word)!)
     else if (kind === Kind.BarrierReply && index === 2) out.put(to.rank[word])
     else out.put(word)
   })

@@ -447,6 +447,10 @@ const inWords =
     for (const { state, words } of members) change((state.tokenWords = words))
   }
 
+/** Of token words; lib/protocol/token-words.ts. */
+const FREE = 1
+const WANTED = 4
+
 const inLocks: Mutation[] = [
   {
     name: 'the last to come is the first to be granted a permit',
@@ -556,9 +560,9 @@ const inLocks: Mutation[] = [
     locks: {
       mutate: inWords((words) => {
         const want = words.want.bind(words)
-        words.want = (slot) => {
-          const found = want(slot)
-          if (found === 'free') words.words[slot] = 1
+        words.want = (slot, next) => {
+          const found = want(slot, next)
+          if (found === 'free') words.words[slot] = FREE
           return found
         }
       }),
@@ -570,7 +574,7 @@ const inLocks: Mutation[] = [
     locks: {
       mutate: inWords((words) => {
         const want = words.want.bind(words)
-        words.want = (slot) => (want(slot) === 'away' ? 'away' : 'free')
+        words.want = (slot, next) => (want(slot, next) === 'away' ? 'away' : 'free')
       }),
     },
   },
@@ -580,9 +584,9 @@ const inLocks: Mutation[] = [
     locks: {
       mutate: inWords((words) => {
         const want = words.want.bind(words)
-        words.want = (slot) => {
-          const found = want(slot)
-          if (found === 'used') words.arrived(slot, true)
+        words.want = (slot, next) => {
+          const found = want(slot, next)
+          if (found === 'used') words.words[slot] &= ~WANTED
           return found
         }
       }),
@@ -594,7 +598,7 @@ const inLocks: Mutation[] = [
     locks: {
       mutate: inWords((words) => {
         words.letGo = (slot) => {
-          words.words[slot] = 1
+          words.words[slot] = FREE
           return true
         }
       }),
@@ -644,7 +648,7 @@ const inLocks: Mutation[] = [
             state.tokens.clear()
             leave(error)
           }
-          words.letGoForGood = () => undefined
+          words.letGo = () => true
         }
       },
     },

@@ -1,18 +1,23 @@
 import t from 'tap'
-import { SemaphoreManager, type SemaphoreOutcome } from '../../dist/protocol/semaphores.js'
+import { type Next, SemaphoreManager, type SemaphoreOutcome } from '../../dist/protocol/semaphores.js'
 
 const lock = 2 ** 51 + 3
 
-type Told = Exclude<SemaphoreOutcome, { kind: 'granted' }> | Granted
-type Granted = Omit<Extract<SemaphoreOutcome, { kind: 'granted' }>, 'stays'> & { stays?: true }
+type Of<K> = Extract<SemaphoreOutcome, { kind: K }>
+type Told = Exclude<SemaphoreOutcome, { kind: 'granted' | 'recall' }> | Granted | Recall
+type Granted = Omit<Of<'granted'>, 'stays' | 'next'> & { stays?: true; next?: Next }
+type Recall = Omit<Of<'recall'>, 'next'> & { next?: Next }
 
-/** What the manager says; of a grant whether it stays only if it does. */
+/** What the manager says; of a grant whether it stays only if it does, and who is next if it says. */
 function make(): { manager: SemaphoreManager; take: () => Told[] } {
   const outcomes: Told[] = []
   const manager = new SemaphoreManager((outcome) => {
-    if (outcome.kind !== 'granted') return outcomes.push(outcome)
-    const { stays, ...granted } = outcome
-    return outcomes.push(stays ? { ...granted, stays } : granted)
+    if (outcome.kind !== 'granted' && outcome.kind !== 'recall') return outcomes.push(outcome)
+    const { next, ...told } = outcome
+    const named = next === undefined ? {} : { next }
+    if (told.kind === 'recall') return outcomes.push({ ...told, ...named })
+    const { stays, ...granted } = told
+    return outcomes.push({ ...granted, ...named, ...(stays ? { stays } : {}) })
   })
   return { manager, take: () => outcomes.splice(0) }
 }
@@ -371,4 +376,67 @@ t.test('random use never has more holders than permits, and serves in order', as
     if (manager.semaphoreCount !== 0) t.fail(`seed ${seed}: not forgotten`)
   }
   t.pass('200 seeds')
+})
+
+t.test('who has the permit is told who is next', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait', true, 70)
+  manager.acquire(lock, 1, 1, 1, 'wait', true, 71)
+  manager.acquire(lock, 2, 1, 1, 'wait', true, 72)
+  t.strictSame(take().slice(1), [
+    {
+      ...{ kind: 'recall', to: 0, request: 1, id: lock, answer: false },
+      next: { rank: 1, request: 1, ticket: 71 },
+    },
+  ])
+  manager.cancel(lock, 1, 1)
+  t.strictSame(take(), [], 'the token may be there already')
+  manager.release(lock, 0, 1)
+  const next = { rank: 2, request: 1, ticket: 72 }
+  t.strictSame(take(), [{ kind: 'granted', to: 1, request: 1, next }])
+  manager.memberGone(1)
+  t.strictSame(take(), [{ kind: 'granted', to: 2, request: 1, stays: true }])
+})
+
+t.test('nobody is promised what somebody else may be granted first', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait', true, 70)
+  manager.acquire(lock, 1, 1, 1, 'try', true)
+  manager.acquire(lock, 2, 1, 1, 'wait', true, 72)
+  t.strictSame(take().slice(1), [
+    { kind: 'recall', to: 0, request: 1, id: lock, answer: true },
+  ])
+  manager.release(lock, 0, 1)
+  const next = { rank: 2, request: 1, ticket: 72 }
+  t.strictSame(take(), [{ kind: 'granted', to: 1, request: 1, next }])
+
+  manager.acquire(5, 0, 2, 1, 'wait', true, 70)
+  manager.acquire(5, 0, 3, 1, 'wait', true, 71)
+  manager.acquire(6, 0, 4, 1, 'wait', true, 72)
+  manager.acquire(6, 1, 2, 1, 'wait')
+  t.notOk(
+    take().some((told) => 'next' in told),
+    'neither to oneself, nor to who has no ticket',
+  )
+})
+
+t.test('a try asks whoever the permit was promised to', async (t) => {
+  const { manager, take } = make()
+  manager.acquire(lock, 0, 1, 1, 'wait', true, 70)
+  manager.acquire(lock, 1, 1, 1, 'wait', true, 71)
+  take()
+  manager.acquire(lock, 2, 1, 1, 'try', true)
+  t.strictSame(take(), [{ kind: 'recall', to: 0, request: 1, id: lock, answer: true }])
+  manager.acquire(lock, 3, 1, 1, 'wait', true, 73)
+  manager.release(lock, 0, 1)
+  t.strictSame(take(), [
+    { kind: 'granted', to: 1, request: 1 },
+    { kind: 'recall', to: 1, request: 1, id: lock, answer: true },
+  ])
+  manager.inUse(lock, 1, 1)
+  t.strictSame(take(), [{ kind: 'refused', to: 2, request: 1 }])
+  manager.acquire(lock, 2, 2, 1, 'try', true)
+  t.strictSame(take(), [{ kind: 'refused', to: 2, request: 2 }], 'somebody waits')
+  manager.release(lock, 1, 1)
+  t.strictSame(take(), [{ kind: 'granted', to: 3, request: 1, stays: true }])
 })

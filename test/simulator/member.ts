@@ -15,8 +15,9 @@ import {
   permits,
   stateName,
 } from '../../dist/protocol/page-table.js'
+import type { Next } from '../../dist/protocol/semaphores.js'
 import type { CoherenceSink } from '../../dist/protocol/sink.js'
-import { NO_SLOT, TOKEN_SLOTS } from '../../dist/protocol/token-words.js'
+import { NO_SLOT, TOKEN_SLOTS, WORDS_PER_TOKEN } from '../../dist/protocol/token-words.js'
 import type { Message } from './message.js'
 import { describe, isPageKind } from './message.js'
 import type { Program, Result, Step } from './programs.js'
@@ -27,6 +28,8 @@ export type Access = 'read' | 'write'
 export const Mmu = { none: 0, read: 1, write: 3 } as const
 
 const REGION = 7
+const HIGH = 2 ** 32
+const UNSENT = 0.1 // how often a transport does not take a record at once
 const ACCEPTS_DATA = 0x80 // native/memory/page_state.h
 const EXPECTS_WRITE_BACK = 0x80 // native/binding/session.cc
 const NATIVE_MEMBERS = 32 // native code knows the sharers word only
@@ -95,6 +98,10 @@ export class Member implements CoherenceSink {
   readonly frames: Float64Array
   readonly coherence: RegionCoherence
   readonly sync: Synchronization
+  /** Tickets need not be hard to guess here. */
+  private nextTicket = 1
+  /** Questions that were answered by a token that came to the thread, and not to its engine. */
+  private readonly tookItself = new Set<number>()
   /** Of the program's threads, which all belong to one thread of the real API. */
   private readonly tokens: LockTokens
   private readonly tokenWords: Int32Array
@@ -136,14 +143,18 @@ export class Member implements CoherenceSink {
       directory,
       sink: this,
     })
-    const words = new Int32Array(TOKEN_SLOTS)
+    const words = new Int32Array(WORDS_PER_TOKEN * TOKEN_SLOTS)
     this.tokenWords = words
     this.sync = new Synchronization(
       this.context(),
       (gone, what, down = true) => this.members.errorFor(gone, what, down),
       words,
     )
-    this.tokens = new LockTokens(words, (key, request) => this.giveAway(key, request))
+    this.tokens = new LockTokens(
+      words,
+      (key, next) => this.passOn(key, next),
+      (key, request, passed) => this.giveAway(key, request, passed),
+    )
     world.syncChecks.watch(this.sync, settings.members)
     // Where a member's pages alternate with others', they begin parked; engine-region.ts.
     if (settings.placement === 'cyclic' && settings.members > 1) return
@@ -164,7 +175,9 @@ export class Member implements CoherenceSink {
           this.sends.push({ from: rank, to, kind, page, words, hop: this.hop + 1 }),
       },
       answer: (id: number, value: unknown) => this.answered(id, value),
-      fail: (id: number) => this.answered(id, undefined, true),
+      fail: (id: number) => {
+        if (!this.tookItself.has(id)) this.answered(id, undefined, true)
+      },
     }
     return context as unknown as EngineContext
   }
@@ -265,10 +278,35 @@ export class Member implements CoherenceSink {
     this.later(TOUCH_NS, () => this.resume(thread, { ok: true }))
   }
 
-  private giveAway(key: number, request: number): void {
+  private giveAway(key: number, request: number, passed = false): void {
     this.ask(() => {
-      if (this.failure === undefined) this.sync.release(key, request)
+      if (this.failure === undefined) this.sync.release(key, request, passed)
     })
+  }
+
+  /** The program's thread sends it, if the transport takes it at once. */
+  private passOn(key: number, { rank: to, request, ticket }: Next): boolean {
+    if (this.world.random.chance(UNSENT)) return false
+    const words = [key % HIGH, Math.floor(key / HIGH), request, ticket]
+    this.post({ from: this.rank, to, kind: Kind.TokenPassed, page: 0, words, hop: 1 })
+    return true
+  }
+
+  /** Session::TakeToken, and the thread that waits: its engine hears of it with the grant. */
+  private takeToken({ kind, words, hop }: Message): boolean {
+    if (kind !== Kind.TokenPassed) return false
+    const [, , request, ticket] = words
+    const { acquires } = this.sync as unknown as {
+      acquires: ReadonlyMap<number, { id: number; ticket: number; slot: number; early: boolean }>
+    }
+    const pending = acquires.get(request)
+    const thread = pending === undefined ? undefined : this.questions.get(pending.id)
+    if (pending?.ticket !== ticket || thread?.place === undefined) return false
+    if (!this.tokens.cameEarly(thread.place)) return false
+    this.tookItself.add(pending.id)
+    this.hop = hop
+    this.answered(pending.id, { granted: true, request } satisfies AcquireResult)
+    return true
   }
 
   /** Whether the lock's token lies here, and nobody uses it. */
@@ -422,6 +460,9 @@ export class Member implements CoherenceSink {
     const { settings, random, clock } = this.world
     const native = settings.direct && clock.nowNs >= this.stoppedUntilNs
     if (native && this.mayAnswer(message) && random.chance(0.7)) return this.takeAnswer(message)
+    if (native && this.members.isUp(message.from) && random.chance(0.5)) {
+      if (this.takeToken(message)) return
+    }
     if (native && this.mayServe(message)) return this.serve(message)
     this.inbox.push(message)
     this.world.counts.longestInbox = Math.max(this.world.counts.longestInbox, this.inbox.length)
@@ -685,7 +726,9 @@ export class Member implements CoherenceSink {
       return this.sync.arrive(id, step.key, `barrier ${step.key}`)
     }
     const { key, permits: wanted, mode, giveUpNs } = step
-    this.sync.acquire(id, key, `lock ${key}`, wanted, mode, thread.place?.slot ?? NO_SLOT)
+    const ticket = thread.place === undefined || mode === 'try' ? 0 : this.nextTicket++
+    const slot = thread.place?.slot ?? NO_SLOT
+    this.sync.acquire(id, key, `lock ${key}`, wanted, mode, slot, ticket)
     if (giveUpNs === undefined) return
     this.later(giveUpNs, () => this.ask(() => this.sync.cancel(id)))
   }

@@ -48,9 +48,9 @@ export class SyncChecks {
       outcome(each)
     }
     const acquire = semaphores.acquire.bind(semaphores)
-    semaphores.acquire = (id, from, request, permits, mode, keeps) => {
+    semaphores.acquire = (id, from, request, permits, mode, keeps, ticket) => {
       this.arrived(id, claim(from, request), permits, mode === 'try')
-      acquire(id, from, request, permits, mode, keeps)
+      acquire(id, from, request, permits, mode, keeps, ticket)
       this.allDecided()
     }
     const release = semaphores.release.bind(semaphores)
@@ -108,7 +108,9 @@ export class SyncChecks {
   has(id: number, rank: number, request: number): void {
     const who = claim(rank, request)
     const semaphore = this.semaphores.get(id)
-    if (semaphore?.held.has(who) !== true) {
+    // Whoever had it passes it on before the manager hears of it, but to nobody else.
+    const isNext = semaphore?.permits === 1 && semaphore.waiting[0] === who
+    if (semaphore === undefined || (!semaphore.held.has(who) && !isNext)) {
       return this.fail(`rank ${rank} has ${id}, which its manager gave to somebody else`)
     }
     semaphore.users.add(who)
