@@ -12,7 +12,6 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("sessionDestroy", SessionDestroy);
   add("stop", Stop);
   add("wake", Wake);
-  add("wakeProgram", WakeProgram);
   add("awaitToken", AwaitToken);
   add("passToken", PassToken);
   add("setView", SetView);

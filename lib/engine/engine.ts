@@ -159,7 +159,7 @@ export class Engine implements EngineContext {
     this.data.port.postMessage(answer)
     Atomics.add(this.data.answered, 0, 1)
     Atomics.notify(this.data.answered, 0)
-    this.addon.wakeProgram(this.session)
+    this.addon.wake(this.session, true)
   }
 
   watchResuming(region: EngineRegion): void {

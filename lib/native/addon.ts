@@ -88,13 +88,11 @@ export interface Addon {
    * still wait in a fault are not let go.
    */
   stop(session: number, exitCode?: number): void
-  /** Makes `exchange` report a wake event. Any thread. */
-  wake(session: number): void
-  /** Lets `awaitToken` return. Engine thread. */
-  wakeProgram(session: number): void
+  /** Makes `exchange` report a wake event; with `program`, lets `awaitToken` return. Any thread. */
+  wake(session: number, program?: boolean): void
   /**
    * Sleeps until another member passes on the token of this lock to the request with this ticket,
-   * or `wakeProgram` was called since the last time. One thread at a time.
+   * or it was woken since the last time. One thread at a time.
    * @returns the number of the request, or 0
    */
   awaitToken(session: number, keyLow: number, keyHigh: number, ticket: number): number

@@ -12,7 +12,6 @@ Napi::Value SessionCreate(const Napi::CallbackInfo& info);
 Napi::Value SessionDestroy(const Napi::CallbackInfo& info);
 Napi::Value Stop(const Napi::CallbackInfo& info);
 Napi::Value Wake(const Napi::CallbackInfo& info);
-Napi::Value WakeProgram(const Napi::CallbackInfo& info);
 Napi::Value AwaitToken(const Napi::CallbackInfo& info);
 Napi::Value PassToken(const Napi::CallbackInfo& info);
 Napi::Value SetView(const Napi::CallbackInfo& info);

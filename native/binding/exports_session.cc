@@ -51,13 +51,9 @@ Napi::Value Stop(const Napi::CallbackInfo& info) {
 
 Napi::Value Wake(const Napi::CallbackInfo& info) {
   Session* session = Session::Get(Uint32Argument(info, 0));
-  if (session != nullptr) session->Wake();
-  return info.Env().Undefined();
-}
-
-Napi::Value WakeProgram(const Napi::CallbackInfo& info) {
-  Session* session = Session::Get(Uint32Argument(info, 0));
-  if (session != nullptr) session->WakeProgram();
+  const bool program = info[1].IsBoolean() && info[1].As<Napi::Boolean>().Value();
+  if (session != nullptr && program) session->WakeProgram();
+  if (session != nullptr && !program) session->Wake();
   return info.Env().Undefined();
 }
 

@@ -450,6 +450,7 @@ const inWords =
 /** Of token words; lib/protocol/token-words.ts. */
 const FREE = 1
 const WANTED = 4
+const EARLY = 8
 
 const inLocks: Mutation[] = [
   {
@@ -699,6 +700,108 @@ const inLocks: Mutation[] = [
     name: 'a program overtakes what it has asked for itself',
     space: 'token-two',
     locks: { sabotage: { overtakes: true } },
+  },
+  {
+    name: 'the manager does not hear that a token was passed on',
+    space: 'token',
+    locks: {
+      mutate: ({ members }) => {
+        for (const { sync } of members) {
+          const release = sync.release.bind(sync)
+          sync.release = (key, request, passed) => {
+            if (passed !== true) release(key, request)
+          }
+        }
+      },
+    },
+  },
+  {
+    name: 'a token that came before its grant is given back before it too',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        const letGo = words.letGo.bind(words)
+        words.letGo = (slot, mayStay) => {
+          if ((words.words[slot] & EARLY) === 0) return letGo(slot, mayStay)
+          words.words[slot] = 0
+          return false
+        }
+      }),
+    },
+  },
+  {
+    name: 'a token that came before its grant is taken again before it',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        const take = words.take.bind(words)
+        words.take = (slot) => {
+          if (words.words[slot] === FREE + EARLY) words.words[slot] = FREE
+          return take(slot)
+        }
+      }),
+    },
+  },
+  {
+    name: 'the grant of a token that had come is told to the program again',
+    space: 'token',
+    locks: {
+      mutate: inWords((words) => {
+        const granted = words.granted.bind(words)
+        words.granted = (slot, stays, next) => {
+          const found = granted(slot, stays, next)
+          return found === 'confirmed' ? 'came' : found
+        }
+      }),
+    },
+  },
+  {
+    name: 'what a permit was promised to can be cancelled',
+    space: 'token-cancel',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        const cancel = semaphores.cancel.bind(semaphores)
+        semaphores.cancel = (id, rank, request) => {
+          const claim = semaphores.claims.get(rank)?.get(request)
+          if (claim !== undefined) claim.promised = false
+          cancel(id, rank, request)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a try is refused although whom the permit was promised to has let it go',
+    space: 'token',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        const acquire = semaphores.acquire.bind(semaphores)
+        semaphores.acquire = (...args) => {
+          const first = [...(semaphores.semaphores.get(args[0])?.waiters ?? [])].at(0)
+          const isPromised = first?.promised === true
+          if (isPromised) first!.promised = false
+          acquire(...args)
+          if (isPromised) first!.promised = true
+        }
+      }),
+    },
+  },
+  {
+    name: 'a token is passed on to somebody who is not next',
+    space: 'token',
+    locks: {
+      mutate: inManager(({ semaphores }) => {
+        const giveBack = semaphores.giveBack.bind(semaphores)
+        semaphores.giveBack = (claim) => {
+          const { waiters } = claim.semaphore
+          const first = [...waiters].at(0)
+          if (first?.promised === true && waiters.size > 1) {
+            waiters.delete(first)
+            waiters.add(first)
+          }
+          giveBack(claim)
+        }
+      }),
+    },
   },
   {
     name: 'a barrier opens when one has not arrived',

@@ -175,7 +175,13 @@ export const spaces: readonly Space[] = [
     short,
   ),
   locks('token-fair', 'no acquire starves', token, { short: true, fair: true }),
-  locks('token-leave', 'and a member leaves', { ...token, tries: true, leaves: 1 }, short),
+  locks('token-leave', 'acquire and release, and a member leaves', { ...token, leaves: 1 }, short),
+  locks(
+    'token-leave-two',
+    'acquire, try, cancel, release, two members; one leaves',
+    { ...token, members: 2, tries: true, cancels: true, leaves: 1 },
+    short,
+  ),
   locks('token-death', 'and a member dies', { ...token, tries: true, deaths: 1 }, short),
   locks(
     'token-two',

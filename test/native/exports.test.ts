@@ -21,7 +21,6 @@ const declared: Record<keyof Addon, 'function' | 'object'> = {
   sessionDestroy: 'function',
   stop: 'function',
   wake: 'function',
-  wakeProgram: 'function',
   awaitToken: 'function',
   passToken: 'function',
   setView: 'function',
@@ -129,6 +128,16 @@ t.test('a process has one session, and gets a new number each time', async (t) =
   t.not(next, session)
   t.throws(() => addon.setView(session, 2), /no such session/)
   t.doesNotThrow(() => addon.setView(next, 2))
+})
+
+t.test('a thread that waits for a token is woken, and who is not a peer gets none', async (t) => {
+  const session = createSession(t, 0, 2)
+  addon.wake(session, true)
+  t.equal(addon.awaitToken(session, 1, 2, 3), 0)
+  for (const rank of [-1, 0, 1, 2, 31, 32]) {
+    t.notOk(addon.passToken(session, rank, 1, 2, 3, 4), `to ${rank}, which has no connection`)
+  }
+  t.throws(() => addon.awaitToken(session + 1, 1, 2, 3), /no such session/)
 })
 
 t.test('ranks and sizes that cannot be', async (t) => {
@@ -426,6 +435,6 @@ t.test('every export is declared and used by a test', async (t) => {
   t.same(names, Object.keys(declared).sort(), 'as lib/native/addon.ts declares them')
   for (const name of names) t.equal(typeof real[name as keyof Addon], declared[name as keyof Addon])
   t.same([...used].sort(), names, 'called by the tests above')
-  // Devices and atomic words brought one each; more than these, and the table needs parts.
-  t.ok(names.length <= 25, 'no more than one table can hold and be read')
+  // Devices and atomic words brought one each, tokens two; more, and the table needs parts.
+  t.ok(names.length <= 27, 'no more than one table can hold and be read')
 })
