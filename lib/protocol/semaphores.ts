@@ -4,8 +4,8 @@ import { PagemeshError } from '../errors.js'
 export type SemaphoreMode = 'wait' | 'try'
 
 /**
- * Who is granted a permit next, whatever happens. Whoever has the permit may pass it on to that
- * request by itself, before it gives it back; the grant, which follows, then says nothing new.
+ * Who is granted a permit next, unless it stops waiting. Whoever has the permit may pass it on to
+ * that request by itself, before it gives it back; the grant, which follows, then says nothing new.
  */
 export interface Next {
   readonly rank: number
@@ -58,7 +58,7 @@ interface Claim {
   readonly keeps: boolean
   readonly ticket: number
   held: boolean
-  /** Who has the permit was told to pass it on to this one. It comes next, and cannot be cancelled. */
+  /** Who has the permit was told to pass it on to this one, which comes next. */
   promised: boolean
   /** What the keeper has been told: that others want the permit, and whether it is to answer. */
   asked: 'nothing' | 'recall' | 'recallAndAnswer'
@@ -176,12 +176,12 @@ export class SemaphoreManager {
   }
 
   /**
-   * A member no longer wants to wait. Ignored if it waits no more: grant and cancel may cross. So
-   * may what was promised, which the member must give back when it is granted.
+   * A member no longer wants to wait. Ignored if it waits no more: grant and cancel may cross. What
+   * was promised to it, it takes no more, and it had not come before.
    */
   cancel(id: number, from: number, request: number): void {
     const claim = this.claims.get(from)?.get(request)
-    if (claim === undefined || claim.held || claim.promised || claim.semaphore.id !== id) return
+    if (claim === undefined || claim.held || claim.semaphore.id !== id) return
     this.takeOut(claim)
     this.forget(claim)
     this.emit({ kind: 'cancelled', to: from, request })

@@ -756,17 +756,20 @@ const inLocks: Mutation[] = [
     },
   },
   {
-    name: 'what a permit was promised to can be cancelled',
+    name: 'a token is taken for a request that was cancelled',
     space: 'token-cancel',
     locks: {
-      mutate: inManager(({ semaphores }) => {
-        const cancel = semaphores.cancel.bind(semaphores)
-        semaphores.cancel = (id, rank, request) => {
-          const claim = semaphores.claims.get(rank)?.get(request)
-          if (claim !== undefined) claim.promised = false
-          cancel(id, rank, request)
+      mutate: ({ members }) => {
+        for (const { sync, state, words } of members) {
+          const onMessage = sync.onMessage.bind(sync)
+          sync.onMessage = (kind, from, word) => {
+            const pending = state.acquires.get(word(2))
+            const isCancelled = kind === Kind.TokenPassed && pending?.cancelled === true
+            if (isCancelled && words.cameEarly(0)) pending.early = true
+            onMessage(kind, from, word)
+          }
         }
-      }),
+      },
     },
   },
   {
@@ -776,11 +779,10 @@ const inLocks: Mutation[] = [
       mutate: inManager(({ semaphores }) => {
         const acquire = semaphores.acquire.bind(semaphores)
         semaphores.acquire = (...args) => {
-          const first = [...(semaphores.semaphores.get(args[0])?.waiters ?? [])].at(0)
-          const isPromised = first?.promised === true
-          if (isPromised) first!.promised = false
-          acquire(...args)
-          if (isPromised) first!.promised = true
+          const [id, to, request, , mode] = args
+          const first = [...(semaphores.semaphores.get(id)?.waiters ?? [])].at(0)
+          if (mode !== 'try' || first?.promised !== true) return acquire(...args)
+          semaphores.emit({ kind: 'refused', to, request })
         }
       }),
     },
