@@ -30,7 +30,7 @@ const badHandOvers: Record<string, ShmFakeOptions> = {
   'a wrong token': { token: 'wrong' },
   'the rank of the other': { rank: 0 },
   'a rank beyond all': { rank: 0xffffffff },
-  'another version': { version: 2 },
+  'another version': { version: 1 },
   'a ring that may shrink': { what: 1 },
   'a ring that is too small': { ringBytes: 4096 },
   'a ring that is too large': { ringBytes: ringBytes + 64 },
