@@ -372,16 +372,17 @@ bool Session::PassToken(int rank, const TokenAsk& ask, uint32_t request) {
   return transport_->TrySend(rank, record, Transport::kNoSlot);
 }
 
-// Any thread. A token that the program's thread waits for just now needs no engine. Who passes it on
-// proves by the ticket that the manager has told it to; what has another one is left to the engine.
+// Any thread. A token that the program's thread waits for just now needs no engine. Who passes it
+// on proves by the ticket that the manager has told it to; what has another one is left to the
+// engine.
 bool Session::TakeToken(const Record& record) {
   if (!CanBeView(record.view)) return false;
   uint32_t state = kAwaited;
   if (!awaited_state_.compare_exchange_strong(state, kTaken)) return false;
   const uint32_t* words = record.words;
-  const bool awaited =
-      words[kTokenKeyLow] == awaited_.key_low && words[kTokenKeyHigh] == awaited_.key_high &&
-      words[kTokenTicket] == awaited_.ticket && words[kTokenRequest] != 0;
+  const bool awaited = words[kTokenKeyLow] == awaited_.key_low &&
+                       words[kTokenKeyHigh] == awaited_.key_high &&
+                       words[kTokenTicket] == awaited_.ticket && words[kTokenRequest] != 0;
   awaited_request_ = words[kTokenRequest];
   const pthread_t thread = awaiting_thread_;
   awaited_state_.store(awaited ? kCome : kAwaited);

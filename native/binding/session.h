@@ -214,13 +214,13 @@ class Session final : public FaultSink, public TransportClient {
   std::atomic<Region*> regions_[kMaxRegionId + 1] = {};
   std::unique_ptr<WordBlock> words_[kMaxRegionId + 1];  // engine thread
 
-  // What the program's thread waits for: kAwaited while it does, and kCome once it is here. kTaken is
-  // between the two, while somebody who looks at a record compares it with what is awaited.
+  // What the program's thread waits for: kAwaited while it does, and kCome once it is here. kTaken
+  // is between the two, while somebody who looks at a record compares it with what is awaited.
   enum AwaitedState : uint32_t { kNoneAwaited, kAwaited, kTaken, kCome };
   std::atomic<uint32_t> awaited_state_{kNoneAwaited};
-  TokenAsk awaited_ = {};         // set before kAwaited
+  TokenAsk awaited_ = {};           // set before kAwaited
   pthread_t awaiting_thread_ = {};  // as awaited_
-  uint32_t awaited_request_ = 0;  // set before kCome
+  uint32_t awaited_request_ = 0;    // set before kCome
   std::atomic<bool> program_woken_{false};
 
   std::deque<Entry> connection_events_;                         // never refused, unlike records

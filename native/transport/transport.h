@@ -130,8 +130,9 @@ class Transport {
   virtual void QueueTo(int connection, const Record* record, const uint8_t* payload) = 0;
   virtual void Flush() = 0;
 
-  // Sends a request, or the token of a lock, now, from any thread and from inside a signal handler. With a slot, the answer
-  // may be one that wakes nobody and names the slot. False: nothing was sent.
+  // Sends a request, or the token of a lock, now, from any thread and from inside a signal handler.
+  // With a slot, the answer may be one that wakes nobody and names the slot. False: nothing was
+  // sent.
   virtual bool TrySend(int rank, const Record& record, uint32_t slot) = 0;
   // The same for many, without a slot, in one system call where there is one. Returns how many of
   // them, from the first on, were sent.

@@ -38,8 +38,7 @@ export class LockReferee {
       emit(outcome)
     }
     manager.acquire = (id, rank, request, permits, mode, keeps, ticket) => {
-      const ask = (): void =>
-        acquire.call(manager, id, rank, request, permits, mode, keeps, ticket)
+      const ask = (): void => acquire.call(manager, id, rank, request, permits, mode, keeps, ticket)
       if (manager.gone.has(rank)) return ask()
       const asking = { rank, request, mode, answered: false }
       this.asking = asking

@@ -861,7 +861,10 @@ export class LocksWorld implements World<LockChoice> {
     }
     if (request !== 0) state.tokens.set(KEY, { request, slot: this.slot, next: takeNext() })
     const next = (member.words.words[0] & WANTED) === 0 ? undefined : takeNext()
-    member.words.words.set(next === undefined ? [0, 0, 0] : [next.rank + 1, next.request, TICKET], 1)
+    member.words.words.set(
+      next === undefined ? [0, 0, 0] : [next.rank + 1, next.request, TICKET],
+      1,
+    )
     member.givingAway = from.take()
     member.passed = member.givingAway !== 0 && from.take() === 1
     for (let count = from.take(); count > 0; count--) {

@@ -1,5 +1,9 @@
 import t from 'tap'
-import { type Next, SemaphoreManager, type SemaphoreOutcome } from '../../dist/protocol/semaphores.js'
+import {
+  type Next,
+  SemaphoreManager,
+  type SemaphoreOutcome,
+} from '../../dist/protocol/semaphores.js'
 
 const lock = 2 ** 51 + 3
 
@@ -413,9 +417,7 @@ t.test('nobody is promised what somebody else may be granted first', async (t) =
   manager.acquire(lock, 0, 1, 1, 'wait', true, 70)
   manager.acquire(lock, 1, 1, 1, 'try', true)
   manager.acquire(lock, 2, 1, 1, 'wait', true, 72)
-  t.strictSame(take().slice(1), [
-    { kind: 'recall', to: 0, request: 1, id: lock, answer: true },
-  ])
+  t.strictSame(take().slice(1), [{ kind: 'recall', to: 0, request: 1, id: lock, answer: true }])
   manager.release(lock, 0, 1)
   const next = { rank: 2, request: 1, ticket: 72 }
   t.strictSame(take(), [{ kind: 'granted', to: 1, request: 1, next }])
