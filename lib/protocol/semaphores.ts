@@ -215,7 +215,8 @@ export class SemaphoreManager {
     this.grant(next)
     if (!next.held || semaphore.tries === 0) return
     // They did not queue, and it is not free any more; unless it was passed on, and let go since.
-    if (next.promised && semaphore.keeper === next) this.recall(next, 'try')
+    const stillHas = this.claims.get(next.rank)?.get(next.request) === next
+    if (next.promised && stillHas && next.keeps) this.recall(next, 'try')
     else this.refuseTries(semaphore)
   }
 
