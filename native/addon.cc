@@ -23,6 +23,10 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   add("openLinks", OpenLinks);
   add("link", Link);
   add("linkRecords", LinkRecords);
+  add("barrierWords", BarrierWordsBuffer);
+  add("tellArrival", TellArrivalAt);
+  add("waitAtBarrier", WaitAtBarrier);
+  add("ringProgram", RingProgram);
   add("mapRegion", MapRegion);
   add("mapWords", MapWords);
   add("unmapRegion", UnmapRegion);

@@ -9,6 +9,8 @@
       'native/base/spin.cc',
       'native/base/stamps.cc',
       'native/binding/arguments.cc',
+      'native/binding/barrier_words.cc',
+      'native/binding/exports_barrier.cc',
       'native/binding/exports_machine.cc',
       'native/binding/exports_region.cc',
       'native/binding/exports_session.cc',

@@ -112,6 +112,11 @@ export class EngineClient {
     return true
   }
 
+  /** The engine answers, as far as this thread knows. */
+  get isOpen(): boolean {
+    return this.closed === undefined
+  }
+
   /** Sends a command that has no answer, or one whose number is known. */
   post(command: Command): void {
     if (this.closed !== undefined) return

@@ -17,8 +17,9 @@ import {
 import { type EngineData, JOIN_ID } from '../engine/commands.js'
 import type { TransportReport } from '../engine/links.js'
 import { PagemeshError } from '../errors.js'
-import { type Addon, loadAddon } from '../native/addon.js'
+import { type Addon, barrierWords, loadAddon } from '../native/addon.js'
 import { TOKEN_SLOTS, WORDS_PER_TOKEN } from '../protocol/token-words.js'
+import { BarrierPlaces } from './barriers.js'
 import { EngineClient } from './engine-client.js'
 import { Mesh } from './mesh.js'
 import { checkInteger, checkOptions, invalid } from './validate.js'
@@ -216,12 +217,13 @@ async function publishedIn(path: string, timeoutMs: number): Promise<Endpoint> {
 async function startEngine(
   addon: Addon,
   faults: FaultsInUse,
-  data: Omit<EngineData, 'port' | 'answered' | 'tokens'>,
+  data: Omit<EngineData, 'port' | 'answered' | 'tokens' | 'barrierWords'>,
 ): Promise<Mesh> {
   const { port1, port2 } = new MessageChannel()
   const answered = new Int32Array(new SharedArrayBuffer(4))
   const tokens = new Int32Array(new SharedArrayBuffer(4 * WORDS_PER_TOKEN * TOKEN_SLOTS))
-  const workerData: EngineData = { ...data, port: port2, answered, tokens }
+  const words = barrierWords(data.session)
+  const workerData: EngineData = { ...data, port: port2, answered, tokens, barrierWords: words }
   const worker = new Worker(new URL('../engine/worker.js', import.meta.url), {
     workerData,
     transferList: [port2],
@@ -240,7 +242,8 @@ async function startEngine(
   const onExit = (code: number): void => addon.stop(data.session, code)
   // A program that ends without leave() leaves all the same, once it has nothing else to do.
   const onBeforeExit = (): void => void mesh.leave()
-  const mesh = new Mesh(addon, client, data.rank, data.size, report, faults, () => {
+  const barriers = new BarrierPlaces(addon, client, words, data.rank, data.size)
+  const mesh = new Mesh(addon, client, barriers, data.rank, data.size, report, faults, () => {
     process.off('exit', onExit)
     process.off('beforeExit', onBeforeExit)
     // Nobody may take what was published for the address of the next mesh.

@@ -37,7 +37,24 @@ export interface OpenedRegion extends RegionInfo {
 /** What the API asks of the engine. `id` numbers the answer; commands without one get none. */
 export type Command =
   | { readonly op: 'region'; readonly id: number; readonly shape: RegionShape }
-  | { readonly op: 'barrier'; readonly id: number; readonly key: number; readonly name: string }
+  | {
+      readonly op: 'barrier'
+      readonly id: number
+      readonly key: number
+      readonly name: string
+      /** Which of the barrier words are this barrier's from now on; barrier-words.ts. */
+      readonly slot: number
+    }
+  /** The program has come to the barrier of this slot by itself: it waits for its ticket. */
+  | {
+      readonly op: 'awaitBarrier'
+      readonly id: number
+      readonly name: string
+      readonly slot: number
+      readonly ticket: number
+    }
+  /** The same, and these ranks, a bit for each, have not been told. */
+  | { readonly op: 'tellArrival'; readonly key: number; readonly ranks: number }
   | {
       readonly op: 'acquire'
       readonly id: number
@@ -118,4 +135,6 @@ export interface EngineData {
   readonly answered: Int32Array
   /** Where the tokens of locks are, for the program's thread and the engine; token-words.ts. */
   readonly tokens: Int32Array
+  /** How often each member has come to which barrier; barrier-words.ts. */
+  readonly barrierWords: Int32Array
 }

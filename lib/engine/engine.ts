@@ -87,12 +87,11 @@ export class Engine implements EngineContext {
     this.maxPins = Math.floor(mapBoundaryLimit / BOUNDARIES_PER_PIN)
     this.members = new Members(data.size, data.rank, this.nowMs)
     this.ring = new Ring(this.addon, data.session, () => this.members.view)
-    const goneError = (
-      rank: number,
-      what: string,
-      down = !this.members.isUp(rank),
-    ): PagemeshError => this.members.errorFor(rank, what, down)
-    this.sync = new Synchronization(this, goneError, data.tokens)
+    const goneError = (rank: number, what: string): PagemeshError =>
+      this.members.errorFor(rank, what, !this.members.isUp(rank))
+    this.sync = new Synchronization(this, goneError, data.tokens, data.barrierWords, () =>
+      this.addon.ringProgram(this.session),
+    )
     this.opening = new RegionOpening(
       this,
       {
@@ -205,7 +204,8 @@ export class Engine implements EngineContext {
         return region?.onFault(ring.record(index, Word.page), access, ring.event(index, 2))
       }
       case EventKind.wake:
-        return this.onCommands()
+        this.onCommands()
+        return this.sync.lookAtBarriers()
       case EventKind.clusterFrame:
         return this.joining.received(ring.event(index, 1), ring.blob(index).slice())
       case EventKind.opened:
@@ -277,7 +277,6 @@ export class Engine implements EngineContext {
       case Kind.TokenInUse:
       case Kind.TokenPassed:
       case Kind.BarrierArrive:
-      case Kind.BarrierReply:
         return this.sync.onMessage(kind, from, word)
       case Kind.AtomicRequest:
         return this.words.onRequest(
@@ -539,12 +538,15 @@ export class Engine implements EngineContext {
         return this.sync.release(command.key, command.request, command.passed)
       case 'cancel':
         return this.sync.cancel(command.id)
+      case 'tellArrival':
+        return this.sync.tellArrivals(command.key, command.ranks)
       case 'unpin':
         this.pins.get(command.pin)?.release()
         this.pins.delete(command.pin)
         return
       case 'region':
       case 'barrier':
+      case 'awaitBarrier':
       case 'acquire':
       case 'atomic':
       case 'prefetch':
@@ -556,13 +558,17 @@ export class Engine implements EngineContext {
   }
 
   private onQuestion(
-    command: Exclude<Command, { op: 'leave' | 'release' | 'cancel' | 'unpin' }>,
+    command: Exclude<Command, { op: 'leave' | 'release' | 'cancel' | 'tellArrival' | 'unpin' }>,
   ): void {
     switch (command.op) {
       case 'region':
         return this.opening.open(command.id, command.shape)
       case 'barrier':
-        return this.sync.arrive(command.id, command.key, command.name)
+        return this.sync.arrive(command.id, command.key, command.name, command.slot)
+      case 'awaitBarrier': {
+        const { id, name, slot, ticket } = command
+        return this.sync.awaitBarrier(id, name, slot, ticket)
+      }
       case 'acquire': {
         const { id, key, name, permits, mode, slot, ticket } = command
         return this.sync.acquire(id, key, name, permits, mode, slot, ticket)

@@ -1,5 +1,6 @@
 import { PagemeshError } from '../errors.js'
-import { BarrierManager, type BarrierOutcome } from '../protocol/barriers.js'
+import { BarrierWords } from '../protocol/barrier-words.js'
+import { type BarrierOutcome, Barriers } from '../protocol/barriers.js'
 import { Kind, SemaphoreAnswer } from '../protocol/messages.js'
 import { type Next, SemaphoreManager, type SemaphoreOutcome } from '../protocol/semaphores.js'
 import { NO_SLOT, TokenWords } from '../protocol/token-words.js'
@@ -33,14 +34,16 @@ interface Token {
 }
 
 /**
- * Semaphores (a lock is one of a single permit) and barriers: this member as the manager of some
- * names, and as a client of all. A name is managed by the member that its key points to.
+ * Semaphores (a lock is one of a single permit): this member as the manager of some names, and as a
+ * client of all. A name is managed by the member that its key points to. And barriers, which have no
+ * manager.
  */
 export class Synchronization {
   private readonly semaphores: SemaphoreManager
-  private readonly barriers: BarrierManager
+  private readonly barriers: Barriers
   private readonly acquires = new Map<number, PendingAcquire>()
-  private readonly arrivals = new Map<number, { id: number; name: string }>()
+  /** The names of barriers that this member waits at, by the number of its question. */
+  private readonly arrivals = new Map<number, string>()
   /** By key: what the keys' managers may recall. */
   private readonly tokens = new Map<number, Token>()
   private readonly tokenWords: TokenWords
@@ -49,12 +52,17 @@ export class Synchronization {
   constructor(
     private readonly context: EngineContext,
     /** Why a member that is gone is gone. */
-    private readonly goneError: (rank: number, what: string, down?: boolean) => PagemeshError,
+    private readonly goneError: (rank: number, what: string) => PagemeshError,
     tokens: Int32Array = new Int32Array(0),
+    barrierWords: Int32Array = new Int32Array(0),
+    /** Lets the program's thread, where it waits at a barrier by itself, look again. */
+    private readonly ringProgram: () => void = () => undefined,
   ) {
     this.tokenWords = new TokenWords(tokens)
     this.semaphores = new SemaphoreManager((outcome) => this.semaphoreOutcome(outcome))
-    this.barriers = new BarrierManager(context.size, (outcome) => this.barrierOutcome(outcome))
+    const { size, rank } = context
+    const words = new BarrierWords(barrierWords, size)
+    this.barriers = new Barriers(size, rank, words, (outcome) => this.barrierOutcome(outcome))
   }
 
   acquire(
@@ -103,12 +111,35 @@ export class Synchronization {
     }
   }
 
-  arrive(id: number, key: number, name: string): void {
-    const request = this.newRequest()
-    this.arrivals.set(request, { id, name })
-    const manager = this.managerOf(key)
-    if (manager === this.context.rank) this.barriers.arrive(key, manager, request)
-    else this.send(manager, Kind.BarrierArrive, key, request)
+  /** This member comes to a barrier, which gets the slot if it is given one. */
+  arrive(id: number, key: number, name: string, slot?: number): void {
+    this.arrivals.set(id, name)
+    if (!this.barriers.arrive(key, id, slot)) return
+    for (let to = 0; to < this.context.size; to++) this.tellArrival(key, to)
+  }
+
+  /** The program has come by itself, and could not tell these ranks: a bit for each. */
+  tellArrivals(key: number, ranks: number): void {
+    for (let to = 0; to < this.context.size; to++) {
+      if ((ranks & (1 << to)) !== 0) this.tellArrival(key, to)
+    }
+  }
+
+  /** The program has come by itself, and waits no longer by itself. */
+  awaitBarrier(id: number, name: string, slot: number, ticket: number): void {
+    this.arrivals.set(id, name)
+    this.barriers.await(slot, ticket, id)
+  }
+
+  /** Native code has counted arrivals. */
+  lookAtBarriers(): void {
+    this.barriers.look()
+  }
+
+  private tellArrival(key: number, to: number): void {
+    const { context } = this
+    if (to === context.rank || !context.isUp(to)) return
+    context.ring.send(to, Kind.BarrierArrive, 0, 0, key % HIGH, Math.floor(key / HIGH))
   }
 
   /** A record of one of the kinds above; `words` reads its words a, b, c … . */
@@ -123,7 +154,8 @@ export class Synchronization {
       case Kind.Cancel:
         return this.semaphores.cancel(key, from, request)
       case Kind.BarrierArrive:
-        return this.barriers.arrive(key, from, request)
+        this.barriers.arrived(key, from)
+        return this.ringProgram() // native code would have counted it, and done so too
       case Kind.TokenInUse:
         return this.semaphores.inUse(key, from, request)
       case Kind.TokenRecall:
@@ -136,12 +168,13 @@ export class Synchronization {
         )
       case Kind.TokenPassed:
         return this.passed(from, key, request, word(3))
-      case Kind.SemaphoreReply: {
-        const next = this.nextIn(from, word(3), word(4), word(5))
-        return this.answered(word(0), word(1), word(2), next)
-      }
       default:
-        return this.opened(word(0), word(1) === 0, word(2), word(3) === 1)
+        return this.answered(
+          word(0),
+          word(1),
+          word(2),
+          this.nextIn(from, word(3), word(4), word(5)),
+        )
     }
   }
 
@@ -176,6 +209,7 @@ export class Synchronization {
   memberLeft(rank: number): void {
     this.semaphores.memberGone(rank)
     this.barriers.memberGone(rank)
+    this.ringProgram()
   }
 
   /**
@@ -184,14 +218,17 @@ export class Synchronization {
    */
   memberDown(rank: number): void {
     this.barriers.memberGone(rank)
+    this.ringProgram()
   }
 
   /** Ends everything that waits here. */
   failAll(error: PagemeshError): void {
     this.failAcquires(error)
-    for (const { id } of this.arrivals.values()) this.context.fail(id, error)
+    for (const id of this.arrivals.keys()) this.context.fail(id, error)
     this.acquires.clear()
     this.arrivals.clear()
+    this.barriers.forgetAll()
+    this.ringProgram()
     // What lies idle here could be taken without asking, and so without hearing of the failure.
     for (const [key, { request }] of this.tokens) this.recalled(key, request, false)
   }
@@ -285,13 +322,12 @@ export class Synchronization {
   }
 
   private barrierOutcome(outcome: BarrierOutcome): void {
-    const broken = outcome.kind === 'broken'
-    const rank = outcome.kind === 'broken' ? outcome.rank : 0
-    const { context } = this
-    const down = broken && !context.isUp(rank)
-    if (outcome.to === context.rank) return this.opened(outcome.request, !broken, rank, down)
-    const { to, request } = outcome
-    context.ring.send(to, Kind.BarrierReply, 0, 0, request, broken ? 1 : 0, rank, down ? 1 : 0)
+    const { request: id } = outcome
+    const name = this.arrivals.get(id)
+    if (name === undefined) return
+    this.arrivals.delete(id)
+    if (outcome.kind === 'open') this.context.answer(id, undefined)
+    else this.context.fail(id, this.goneError(outcome.rank, `barrier '${name}'`))
   }
 
   /** `detail` is what the kind of answer says of permits; messages.ts. */
@@ -334,14 +370,6 @@ export class Synchronization {
     const found = this.tokenWords.granted(slot, stays, next)
     if (found === 'free') this.release(key, request)
     return found === 'came'
-  }
-
-  private opened(request: number, open: boolean, rank: number, down: boolean): void {
-    const arrival = this.arrivals.get(request)
-    if (arrival === undefined) return
-    this.arrivals.delete(request)
-    if (open) this.context.answer(arrival.id, undefined)
-    else this.context.fail(arrival.id, this.goneError(rank, `barrier '${arrival.name}'`, down))
   }
 }
 

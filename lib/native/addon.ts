@@ -142,6 +142,22 @@ export interface Addon {
   link(session: number, way: LinkWay, step: 2 | 3 | 4, rank: number): undefined
   /** How many records have come over links of this kind. */
   linkRecords(session: number, way: LinkWay): number
+  /** A SharedArrayBuffer over the words of barriers, or what the V8 addon makes one of. */
+  barrierWords(session: number): SharedArrayBuffer | BigUint64Array
+  /**
+   * Tells all others that this member has come to the barrier of this slot, and wakes those who
+   * wait for it alone. Program's thread.
+   * @returns a bit for each rank that the engine must tell
+   */
+  tellArrival(session: number, slot: number): number
+  /**
+   * Stops the program's thread until all members have come so often to the barrier of this slot,
+   * or a member is gone, for so long at most.
+   * @returns whether all have come
+   */
+  waitAtBarrier(session: number, slot: number, ticket: number, mostUs: number): boolean
+  /** Lets a thread in waitAtBarrier look again. Any thread. */
+  ringProgram(session: number): void
   /** @returns 0 or errno; EEXIST if something stands at `base` */
   mapRegion(
     session: number,
@@ -252,7 +268,15 @@ export function regionBuffer(
   part: RegionPart,
   byteLength?: number,
 ): SharedArrayBuffer {
-  const made = loadAddon().regionBuffer(session, region, part, byteLength)
+  return sharedBufferOf(loadAddon().regionBuffer(session, region, part, byteLength))
+}
+
+/** The words of barriers that the program's thread, the engine and native code share. */
+export function barrierWords(session: number): Int32Array {
+  return new Int32Array(sharedBufferOf(loadAddon().barrierWords(session)))
+}
+
+function sharedBufferOf(made: SharedArrayBuffer | BigUint64Array): SharedArrayBuffer {
   if (!(made instanceof BigUint64Array)) return made
   return (loadBinary('pagemesh_v8') as V8Addon).wrap(made)
 }

@@ -32,8 +32,7 @@
  * | | | … e f g: who is next, as above |
  * | TokenInUse | keeper → manager | a b: key, c: request |
  * | TokenPassed | keeper → who is next | a b: key, c: request, d: ticket |
- * | BarrierArrive | anyone → manager | a b: key, c: request |
- * | BarrierReply | manager → anyone | a: request, b: 1 if broken, c: by whom, d: 1 if down |
+ * | BarrierArrive | everyone → everyone | a b: key |
  * | Heartbeat, Leaving | everyone → everyone | |
  * | Cluster, RegionControl, LinkControl | | a blob: cluster/joiner.ts, engine/region-opening.ts, |
  * | | | … engine/link-setup.ts |
@@ -57,7 +56,6 @@ export const Kind = {
   Cancel: 16,
   SemaphoreReply: 17,
   BarrierArrive: 18,
-  BarrierReply: 19,
   Heartbeat: 20,
   Leaving: 21,
   AwaitAlso: 22,

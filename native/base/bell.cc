@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/sealed_memory.h"
@@ -42,8 +43,20 @@ void Ring(Bell::Slot* slot) {
   syscall(SYS_futex, &slot->rings, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-void WaitForRing(Bell::Slot* slot, uint32_t heard) {
-  syscall(SYS_futex, &slot->rings, FUTEX_WAIT, heard, nullptr, nullptr, 0);
+void WaitForRing(Bell::Slot* slot, uint32_t heard, uint64_t most_ns) {
+  const timespec most = {static_cast<time_t>(most_ns / 1000000000),
+                         static_cast<long>(most_ns % 1000000000)};
+  syscall(SYS_futex, &slot->rings, FUTEX_WAIT, heard, most_ns == 0 ? nullptr : &most, nullptr, 0);
+}
+
+void TellArrival(Bell* bell, uint32_t which, int rank) {
+  const uint64_t bit = uint64_t{1} << rank;
+  uint64_t now = bell->awaited.load();
+  do {
+    if (now >> 32 != which || (now & bit) == 0) return;
+  } while (!bell->awaited.compare_exchange_weak(now, now & ~bit));
+  if (static_cast<uint32_t>(now & ~bit) != 0 || bell->barrier.asleep.load() == 0) return;
+  Ring(&bell->barrier);
 }
 
 }  // namespace pagemesh

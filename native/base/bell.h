@@ -23,6 +23,14 @@ struct Bell {
   alignas(64) Slot slots[kBellSlots];
   // Of the program's thread where it waits for the token of a lock.
   alignas(64) Slot program;
+
+  // A barrier at which the program's thread waits: which one in the upper half, and below it a bit
+  // for each member that has not come yet. 0: it waits at none. Whoever comes takes its bit away,
+  // and the last one rings, so that a barrier costs each member one wake-up.
+  alignas(64) std::atomic<uint64_t> awaited;
+  Slot barrier;
+  // 1: the engine, if it sleeps, is to hear of arrivals too.
+  std::atomic<uint32_t> engine_awaits;
 };
 static_assert(std::atomic<uint32_t>::is_always_lock_free, "members share these words");
 
@@ -33,8 +41,11 @@ int OwnBellFd();
 
 // Wakes the thread in a slot of anybody's bell. Async-signal-safe.
 void Ring(Bell::Slot* slot);
-// Sleeps until the slot's rings are no longer `heard`, or for no reason.
-void WaitForRing(Bell::Slot* slot, uint32_t heard);
+// Sleeps until the slot's rings are no longer `heard`, or for no reason. `most_ns`: 0 is no limit.
+void WaitForRing(Bell::Slot* slot, uint32_t heard, uint64_t most_ns = 0);
+
+// A member has come to the barrier `which`, not 0: rings if it is the last one that is awaited.
+void TellArrival(Bell* bell, uint32_t which, int rank);
 
 }  // namespace pagemesh
 

@@ -25,6 +25,12 @@ Napi::Value Link(const Napi::CallbackInfo& info);
 Napi::Value LinkRecords(const Napi::CallbackInfo& info);
 Napi::Value Die(const Napi::CallbackInfo& info);
 
+// exports_barrier.cc
+Napi::Value BarrierWordsBuffer(const Napi::CallbackInfo& info);
+Napi::Value TellArrivalAt(const Napi::CallbackInfo& info);
+Napi::Value WaitAtBarrier(const Napi::CallbackInfo& info);
+Napi::Value RingProgram(const Napi::CallbackInfo& info);
+
 // exports_region.cc
 Napi::Value MapRegion(const Napi::CallbackInfo& info);
 Napi::Value MapWords(const Napi::CallbackInfo& info);

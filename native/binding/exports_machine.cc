@@ -119,6 +119,16 @@ Napi::Object Constants(Napi::Env env) {
   set("kindDataExclusive", kKindDataExclusive);
   set("kindWriteBack", kKindWriteBack);
   set("kindCluster", kKindCluster);
+  set("kindBarrierArrive", kKindBarrierArrive);
+  set("barrierEngineAwaits", kBarrierEngineAwaits);
+  set("barrierBroken", kBarrierBroken);
+  set("barrierSlotsUsed", kBarrierSlotsUsed);
+  set("barrierHeaderWords", kBarrierHeaderWords);
+  set("barrierKeyLow", kBarrierKeyLow);
+  set("barrierKeyHigh", kBarrierKeyHigh);
+  set("barrierCounts", kBarrierCounts);
+  set("barrierSlotWords", kBarrierSlotWords);
+  set("barrierSlots", kBarrierSlots);
   set("stateNone", kStateNone);
   set("stateRead", kStateRead);
   set("stateWrite", kStateWrite);

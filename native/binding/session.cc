@@ -81,7 +81,8 @@ void BlockSignals() {
 
 }  // namespace
 
-Session::Session(const SessionOptions& options) : options_(options), id_(next_session_id++) {}
+Session::Session(const SessionOptions& options)
+    : options_(options), id_(next_session_id++), barrier_words_(options.rank, options.size) {}
 
 Session* Session::Create(const SessionOptions& options) {
   FutexGuard guard(session_lock);
@@ -472,6 +473,7 @@ void Session::Sleep(int timeout_ms) {
   ReportResumes();
   bool busy = event_count_ > 0 || woken_.load() || stopped_.load();
   if (!busy && timeout_ms != 0 && transport_->Polls()) {
+    OwnBell()->engine_awaits.store(barrier_words_.EngineAwaits() ? 1 : 0);
     transport_->Arm(CountSleepingAskers() > 0);
     busy = transport_->Poll() || event_count_ > 0;  // what came before it was armed
   }
@@ -667,6 +669,7 @@ bool Session::OnRecord(int connection, int rank, const Record& record, const uin
   Stamp(Point::kSeen, record.region, record.page);
   if (record.kind == kKindData && TakeAhead(rank, record)) return true;
   if (record.kind == kKindTokenPassed && TakeToken(record)) return true;
+  if (record.kind == kKindBarrierArrive && TakeArrival(rank, record)) return true;
   if (record.kind == kKindReadRequest && rank != kNoRank && transport_->TakesRuns(rank)) {
     if (answer_count_ == kMostAnswers) return false;
     if (AnswerSoon(rank, record)) return true;
@@ -860,9 +863,18 @@ Region* Session::StepAnswer(int rank, const Record& record) {
 
 bool Session::TakeAnswer(int rank, const Record& record) {
   if (record.kind == kKindTokenPassed) return TakeToken(record);
+  if (record.kind == kKindBarrierArrive) return TakeArrival(rank, record);
   const Region* region = StepAnswer(rank, record);
   if (region == nullptr) return false;
   WakeWaiters(region, record.page, 1);
+  return true;
+}
+
+// A member has come to a barrier that this one uses again and again.
+bool Session::TakeArrival(int rank, const Record& record) {
+  if (!CanBeView(record.view) || !barrier_words_.Count(rank, record)) return false;
+  // It looks at the words after it has said that it waits, and this thread the other way round.
+  if (barrier_words_.EngineAwaits()) Wake();
   return true;
 }
 

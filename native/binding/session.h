@@ -12,6 +12,7 @@
 
 #include "base/spin.h"
 #include "base/unique_fd.h"
+#include "binding/barrier_words.h"
 #include "memory/fault.h"
 #include "memory/region.h"
 #include "memory/word_block.h"
@@ -138,6 +139,14 @@ class Session final : public FaultSink, public TransportClient {
                WordsKey* key, bool* shared);
   WordBlock* FindWords(uint32_t region_id);
 
+  // The barrier in this slot of the words: what BarrierWords says. The program's thread.
+  uint32_t TellArrival(uint32_t slot) {
+    return barrier_words_.TellOthers(transport_.get(), slot, view_.load());
+  }
+  bool WaitAtBarrier(uint32_t slot, uint32_t ticket, uint64_t most_ns) {
+    return barrier_words_.Wait(this, slot, ticket, most_ns);
+  }
+
   // FaultSink: inside signal handlers.
   bool MayAnswer(Region* region, uint32_t page) override;
   bool ReadDirectly(Region* region, uint32_t page, Access access) override;
@@ -194,6 +203,7 @@ class Session final : public FaultSink, public TransportClient {
   bool TakeAhead(int rank, const Record& record);
   bool TakeToken(const Record& record);
   uint32_t StopAwaiting();
+  bool TakeArrival(int rank, const Record& record);
   void WakeRun();
   // Whether there can be a view of this number; lib/engine/engine.ts says more of those that
   // cannot.
@@ -209,6 +219,7 @@ class Session final : public FaultSink, public TransportClient {
   std::atomic<bool> woken_{false};        // Wake was called since the last kEventWake
   std::atomic<bool> stopped_{false};
   std::atomic<uint32_t> view_{1};
+  BarrierWords barrier_words_;
 
   static constexpr uint32_t kMaxRegionId = 1023;
   std::atomic<Region*> regions_[kMaxRegionId + 1] = {};

@@ -1,4 +1,4 @@
-// Makes a SharedArrayBuffer over memory of a region.
+// Makes SharedArrayBuffers over memory of a region, or of this process.
 #ifndef PAGEMESH_BINDING_SHARED_BUFFER_H_
 #define PAGEMESH_BINDING_SHARED_BUFFER_H_
 
@@ -22,6 +22,8 @@ enum class RegionPart : uint32_t {
 // `application_bytes` is how much of the pages users asked for, at most the region's length.
 Napi::Value MakeSharedBuffer(Napi::Env env, Region* region, RegionPart part,
                              size_t application_bytes);
+// The same over memory that stays for good.
+Napi::Value MakeLastingBuffer(Napi::Env env, void* data, size_t length);
 
 }  // namespace pagemesh
 

@@ -142,6 +142,12 @@ class Transport {
     return sent;
   }
 
+  // Tells a member that this one has come to a barrier; `which` stands for it on bells. Any thread
+  // that is in no signal handler and cannot be interrupted by one. False: nothing was sent.
+  virtual bool TrySendArrival(int rank, const Record& record, uint32_t /*which*/) {
+    return TrySend(rank, record, kNoSlot);
+  }
+
   // Whether answers to a member's requests may be queued one by one and flushed together.
   virtual bool TakesRuns(int /*rank*/) const { return true; }
 

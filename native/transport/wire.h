@@ -40,6 +40,7 @@ constexpr uint32_t kKindRecallWrite = 5;
 constexpr uint32_t kKindGrant = 8;
 constexpr uint32_t kKindDiscard = 11;
 constexpr uint32_t kKindTokenPassed = 25;
+constexpr uint32_t kKindBarrierArrive = 18;
 constexpr uint32_t kKindData = 0x40;
 constexpr uint32_t kKindDataExclusive = 0x41;
 constexpr uint32_t kKindWriteBack = 0x42;

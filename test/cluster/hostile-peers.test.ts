@@ -245,10 +245,7 @@ const badRecords: Record<string, RawRecord | RawRecord[]> = {
     { kind: Kind.Acquire, words: [1, 0, 5, 1] },
     { kind: Kind.Acquire, words: [1, 0, 5, 1] },
   ],
-  'the same arrival twice': [
-    { kind: Kind.BarrierArrive, words: [1, 0, 5] },
-    { kind: Kind.BarrierArrive, words: [1, 0, 5] },
-  ],
+  'an arrival at what cannot be a barrier': { kind: Kind.BarrierArrive, words: [1, 2 ** 20] },
   'a message about regions that is not JSON': { kind: Kind.RegionControl, payload: '{"type":' },
   'a message about regions that is not UTF-8': {
     kind: Kind.RegionControl,

@@ -37,6 +37,85 @@ t.test('barriers: named, reused, and two at the same time', async (t) => {
   await leaveAll(t, members)
 })
 
+t.test('barriers of threads that stand still, and of both kinds', async (t) => {
+  const members = await startMesh(t, 3)
+  const counts = await all(
+    members,
+    async (room, times) => {
+      const { mesh } = room
+      const region = await room.open('kinds', { byteLength: 3 * 4096, placement: 'block' })
+      const steps = new Int32Array(region.buffer)
+      for (let step = 1; step <= times; step++) {
+        steps[mesh.rank * 1024] = step
+        if ((step + mesh.rank) % 3 === 0) await mesh.barrier('kinds')
+        else mesh.barrierSync('kinds')
+        for (let rank = 0; rank < mesh.size; rank++) {
+          const seen = steps[rank * 1024]
+          if (seen !== step) return `step ${step}: rank ${rank} is at ${seen}`
+        }
+        mesh.barrierSync('looked')
+      }
+      // Under names that are used once nobody comes by itself; of many, not all have a slot.
+      for (let i = 0; i < 300; i++) mesh.barrierSync(`once ${i}`)
+      for (let i = 0; i < 3 * 300; i++) mesh.barrierSync(`often ${i % 300}`)
+      return mesh.size
+    },
+    sized(150, 20),
+  )
+  t.same(counts, [3, 3, 3])
+  await leaveAll(t, members)
+})
+
+t.test('a barrier that takes long, and one that a member leaves', async (t) => {
+  const members = await startMesh(t, 3)
+  await all(members, async ({ mesh }) => {
+    for (let i = 0; i < 5; i++) await mesh.barrier('late')
+  })
+  // One has several to come to at once, one stands still, and one is late.
+  const early = [
+    members[0].run(async ({ mesh }) => {
+      await Promise.all([mesh.barrier('late'), mesh.barrier('late'), mesh.barrier('late')])
+    }),
+    members[1].run(({ mesh }) => {
+      for (let i = 0; i < 3; i++) mesh.barrierSync('late')
+    }),
+  ]
+  const other = members[2].run((room) => room.sleep(150)).then(() => 'nobody')
+  t.equal(await Promise.race([...early, other]), 'nobody')
+  await members[2].run(async ({ mesh }) => {
+    for (let i = 0; i < 3; i++) await mesh.barrier('late')
+  })
+  await Promise.all(early)
+  const waiting = [
+    members[0].failure(({ mesh }) => mesh.barrierSync('late')),
+    members[1].failure(({ mesh }) => mesh.barrier('late')),
+  ]
+  await members[2].run((room) => room.sleep(50))
+  const left = members[2].run(({ mesh }) => mesh.leave())
+  for (const failure of await Promise.all(waiting)) {
+    t.match(failure, { code: 'ERR_PAGEMESH_MEMBER_LEFT', rank: 2, message: /barrier 'late'/ })
+  }
+  for (const member of members.slice(0, 2)) {
+    t.match(await member.failure(({ mesh }) => mesh.barrierSync('late')), { rank: 2 })
+  }
+  await leaveAll(t, members.slice(0, 2))
+  await left
+})
+
+t.test('a thread that stands still at a barrier hears of a death', async (t) => {
+  const members = await startMesh(t, 3)
+  await all(members, ({ mesh }) => {
+    for (let i = 0; i < 5; i++) mesh.barrierSync()
+  })
+  const waiting = members.slice(0, 2).map((m) => m.failure(({ mesh }) => mesh.barrierSync()))
+  await members[2].run((room) => room.sleep(50))
+  members[2].signal('SIGKILL')
+  for (const failure of await Promise.all(waiting)) {
+    t.match(failure, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 2 })
+  }
+  await leaveAll(t, members.slice(0, 2))
+})
+
 t.test('a barrier waits for the last', async (t) => {
   const members = await startMesh(t, 3)
   const early = members.slice(0, 2).map((member) => member.run((room) => room.mesh.barrier('b')))

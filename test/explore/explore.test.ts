@@ -31,7 +31,10 @@ const leastStates: Record<string, number> = {
   'token-leave': 3000,
   'token-death': 2500,
   'token-two': 500,
-  barrier: 800,
+  barrier: 50,
+  'barrier-leave': 900,
+  'barrier-words': 400,
+  'barrier-words-leave': 1900,
 }
 const reached = new Set<string>()
 

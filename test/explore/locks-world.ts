@@ -1,6 +1,13 @@
 import { type EngineContext } from '../../dist/engine/context.js'
 import { Synchronization } from '../../dist/engine/synchronization.js'
 import { PagemeshError } from '../../dist/errors.js'
+import {
+  BARRIER_WORDS,
+  BarrierLayout,
+  BarrierWords,
+  countsOf,
+  isBehind,
+} from '../../dist/protocol/barrier-words.js'
 import { Kind } from '../../dist/protocol/messages.js'
 import { HomeMap } from '../../dist/protocol/placement.js'
 import { NO_SLOT, TokenWords, WORDS_PER_TOKEN } from '../../dist/protocol/token-words.js'
@@ -13,9 +20,10 @@ import type { Violation, World } from './world.js'
 
 /**
  * Members that use one semaphore, or one barrier: the real managers of lib/protocol, the real client
- * of lib/engine/synchronization.ts, and channels between them. Rank 0 is the manager. Where tokens
- * may stay, each member has the word that its program's thread and its engine share, and what the
- * thread does to it (lib/api/lock-tokens.ts) is a step of its own.
+ * of lib/engine/synchronization.ts, and channels between them. Rank 0 is the manager of the
+ * semaphore. Where tokens may stay, each member has the word that its program's thread and its engine
+ * share, and what the thread does to it (lib/api/lock-tokens.ts) is a step of its own. So it is with
+ * the words of barriers (lib/api/barriers.ts), which native code changes too.
  */
 
 export interface LocksWorldOptions {
@@ -28,6 +36,8 @@ export interface LocksWorldOptions {
   readonly cancels?: boolean
   /** Whether the token of the lock stays where it was used. */
   readonly keeps?: boolean
+  /** Whether programs come to the barrier by themselves, and native code counts who comes. */
+  readonly words?: boolean
   /** How many members may leave, and how many may die. */
   readonly leaves?: number
   readonly deaths?: number
@@ -46,6 +56,8 @@ export interface LockSabotage {
   readonly keepsWaiting?: boolean
   /** The program keeps a lock that it waits for elsewhere, and takes it again. */
   readonly overtakes?: boolean
+  /** Native code looks whether the engine wants to hear of an arrival before it counts it. */
+  readonly looksFirst?: boolean
 }
 
 export interface LockMessage {
@@ -57,8 +69,9 @@ export interface LockMessage {
 
 export type LockChoice =
   | { readonly do: 'acquire' | 'try' | 'cancel' | 'release' | 'arrive'; at: number; slot: number }
-  | { readonly do: 'deliver' | 'take'; at: number; from: number }
-  | { readonly do: 'leave' | 'kill' | 'giveAway'; at: number }
+  | { readonly do: 'deliver' | 'take' | 'count'; at: number; from: number }
+  | { readonly do: 'pass' | 'handOver'; at: number; slot: number }
+  | { readonly do: 'leave' | 'kill' | 'giveAway' | 'tell'; at: number }
   | { readonly do: 'noticeDown'; at: number; down: number }
 
 const BEGINNINGS: ReadonlySet<string> = new Set([
@@ -66,8 +79,9 @@ const BEGINNINGS: ReadonlySet<string> = new Set([
 ])
 const KEY = 0 // managed by rank 0
 const KIND_NAMES = new Map(Object.entries(Kind).map(([name, kind]) => [kind as number, name]))
-const SLOT_STATES = ['idle', 'asked', 'cancelled', 'holding', 'arrived'] as const
+const SLOT_STATES = ['idle', 'asked', 'cancelled', 'holding', 'arrived', 'waits'] as const
 const STANDINGS = ['up', 'left', 'dead'] as const
+const TELLINGS = ['nothing', 'looks', 'wakes', 'counts', 'countsAndWakes'] as const
 const ASKED = ['nothing', 'recall', 'recallAndAnswer'] as const
 /** Token words that are free, and before the grant; lib/protocol/token-words.ts. */
 const FREE = 1
@@ -78,7 +92,7 @@ const TICKET = 5
 
 export interface Slot {
   state: (typeof SLOT_STATES)[number]
-  /** What it holds its permit by. */
+  /** What it holds its permit by, or waits for at a barrier by itself. */
   request: number
 }
 
@@ -120,7 +134,7 @@ export interface SyncState {
   tokenWords: TokenWords
   recalled: (key: number, request: number, answer: boolean, next?: Next) => void
   passOn: (key: number, next: Next) => void
-  arrivals: Map<number, { id: number; name: string }>
+  arrivals: Map<number, string>
   nextRequest: number
   semaphores: SemaphoreState
   barriers: BarrierState
@@ -151,20 +165,34 @@ export interface SemaphoreState {
   forget: (claim: Claim) => void
 }
 export interface BarrierState {
-  barriers: Map<number, { arrived: Map<number, number>; early: Map<number, number[]> }>
-  gone: Set<number>
+  barriers: Map<number, Barrier>
+  bound: Barrier[]
+  gone: number[]
   size: number
-  arrive: (id: number, from: number, request: number) => void
+  rank: number
+  shared: BarrierWords
+  arrived: (key: number, from: number) => void
+  look: () => void
   memberGone: (rank: number) => void
-  open: (id: number, barrier: { arrived: Map<number, number> }) => void
+  make: (key: number) => Barrier | undefined
+  bind: (barrier: Barrier, slot: number) => Barrier
+  isOpen: (barrier: Barrier, ticket: number) => boolean
+  isDone: (barrier: Barrier) => boolean
+}
+interface Barrier {
+  readonly key: number
+  words: Int32Array
+  at: number
+  waiting: { ticket: number; request: number }[]
+  witness: number
 }
 const KNOWN = {
   sync: [
     ...['context', 'goneError', 'semaphores', 'barriers', 'acquires', 'arrivals', 'nextRequest'],
-    ...['tokens', 'tokenWords'],
+    ...['tokens', 'tokenWords', 'ringProgram'],
   ],
   semaphores: ['emit', 'semaphores', 'claims', 'gone'],
-  barriers: ['size', 'emit', 'barriers', 'gone'],
+  barriers: ['size', 'rank', 'shared', 'emit', 'barriers', 'bound', 'gone'],
 }
 
 class LockFailed extends Error {
@@ -191,12 +219,18 @@ export class LockMember {
   readonly slots: Slot[]
   readonly sync: Synchronization
   readonly words = new TokenWords(new Int32Array(WORDS_PER_TOKEN))
+  readonly barrierWords: BarrierWords
+  /** Native code has counted an arrival, and has yet to see whether the engine wants to hear of it. */
+  telling: (typeof TELLINGS)[number] = 'nothing'
+  tellingOf = 0
 
   constructor(
     private readonly world: LocksWorld,
     readonly rank: number,
   ) {
     const { options } = world
+    const words = new Int32Array(options.words === true ? BARRIER_WORDS : 0)
+    this.barrierWords = new BarrierWords(words, options.members)
     this.slots = Array.from({ length: options.slots ?? 1 }, () => ({ state: 'idle', request: 0 }))
     const context = {
       rank,
@@ -214,7 +248,50 @@ export class LockMember {
       (gone, what) =>
         new PagemeshError('ERR_PAGEMESH_MEMBER_DOWN', `${what}: ${gone}`, { rank: gone }),
       this.words.words,
+      this.barrierWords.words,
     )
+    if (options.words !== true) return
+    const { barriers } = this.state
+    barriers.bind(barriers.make(KEY)!, 0)
+  }
+
+  /** As lib/api/barriers.ts: by itself, as long as nobody is gone. */
+  arrive(slot: Slot, id: number): void {
+    const { words = false, members } = this.world.options
+    if (!words || this.barrierWords.isBroken) {
+      slot.state = 'arrived'
+      return this.sync.arrive(id, KEY, 'a barrier', words ? 0 : undefined)
+    }
+    Object.assign(slot, { state: 'waits', request: this.barrierWords.arrive(0, this.rank) })
+    for (let to = 0; to < members; to++) {
+      const message = { from: this.rank, to, kind: Kind.BarrierArrive, words: [KEY, 0] }
+      if (to !== this.rank) this.world.post(message)
+    }
+  }
+
+  /** As native/binding/barrier_words.cc: first it counts, and then it sees who wants to hear. */
+  countArrival(from: number): void {
+    const { words } = this.barrierWords
+    if (this.world.options.sabotage?.looksFirst === true) {
+      this.telling = words[BarrierLayout.ENGINE_AWAITS] === 0 ? 'counts' : 'countsAndWakes'
+      this.tellingOf = from
+      return
+    }
+    words[countsOf(0) + from]++
+    this.telling = 'looks'
+  }
+
+  tell(): void {
+    const { telling } = this
+    const { words } = this.barrierWords
+    if (telling === 'looks' && words[BarrierLayout.ENGINE_AWAITS] !== 0) {
+      this.telling = 'wakes'
+      return
+    }
+    if (telling === 'counts' || telling === 'countsAndWakes') words[countsOf(0) + this.tellingOf]++
+    this.telling = 'nothing'
+    this.tellingOf = 0
+    if (telling === 'wakes' || telling === 'countsAndWakes') this.sync.lookAtBarriers()
   }
 
   get state(): SyncState {
@@ -286,7 +363,7 @@ export class LockMember {
     slot.request = request ?? 0
   }
 
-  private wentThrough(slot: Slot): void {
+  wentThrough(slot: Slot): void {
     slot.state = 'idle'
     this.opened++
     const late = this.world.members.find(({ begun }) => begun < this.opened)
@@ -297,16 +374,30 @@ export class LockMember {
     )
   }
 
-  private broken(id: number): void {
+  broken(id: number): void {
     if (this.world.members.every(({ standing }) => standing === 'up')) {
       this.world.fail(
         `rank ${this.rank} is told of a failure, and nobody is gone`,
         'answers are right',
       )
     }
+    this.checkBreaks()
     // What came to its program before its engine knew has been answered.
     const slot = this.slots.at(id)
     if (slot !== undefined && slot.state !== 'holding') slot.state = 'idle'
+  }
+
+  /** Where nobody has died, who had come to a barrier and then left does not break it. */
+  private checkBreaks(): void {
+    const { members, options } = this.world
+    if (options.use !== 'barrier' || this.slots.length > 1) return
+    const dead = members.some(({ standing }) => standing === 'dead')
+    if (dead || members.some((each) => each.standing === 'left' && each.begun <= this.opened))
+      return
+    this.world.fail(
+      `the barrier is broken for rank ${this.rank}, and all who have left had come`,
+      'answers are right',
+    )
   }
 }
 
@@ -328,7 +419,9 @@ export class LocksWorld implements World<LockChoice> {
     this.deathsLeft = options.deaths ?? 0
     this.channels = Array.from({ length: members * members }, () => [])
     this.members = Array.from({ length: members }, (_, rank) => new LockMember(this, rank))
-    this.symmetries = symmetriesOf(new HomeMap({ rank: 0 }, 1, members), options.symmetric)
+    // Barriers have no manager: there all members are alike.
+    const managed = options.use === 'barrier' ? 0 : 1
+    this.symmetries = symmetriesOf(new HomeMap({ rank: 0 }, managed, members), options.symmetric)
     this.symmetryCount = this.symmetries.length
     for (const { state } of this.members) {
       this.extra.check(state, KNOWN.sync)
@@ -379,17 +472,21 @@ export class LocksWorld implements World<LockChoice> {
         const first = this.channelOf(from, at).at(0)
         if (first !== undefined) found.push({ do: 'deliver', at, from })
         if (first !== undefined && this.isAwaited(at, first)) found.push({ do: 'take', at, from })
+        const counts = this.options.words === true && this.members[at].telling === 'nothing'
+        if (counts && first?.kind === Kind.BarrierArrive) found.push({ do: 'count', at, from })
         const isDown = this.members[from].standing === 'dead'
         if (isDown && (down & (1 << from)) === 0) found.push({ do: 'noticeDown', at, down: from })
       }
       if (this.deathsLeft > 0) found.push({ do: 'kill', at })
+      if (this.members[at].telling !== 'nothing') found.push({ do: 'tell', at })
       if (this.members[at].givingAway !== 0) found.push({ do: 'giveAway', at })
       else if (standing === 'up') this.ownChoices(this.members[at], failed, found)
     }
     return found
   }
 
-  private ownChoices({ rank: at, slots }: LockMember, failed: boolean, found: LockChoice[]): void {
+  private ownChoices(member: LockMember, failed: boolean, found: LockChoice[]): void {
+    const { rank: at, slots, barrierWords } = member
     const { use, tries, cancels } = this.options
     if (this.leavesLeft > 0) found.push({ do: 'leave', at })
     const idle = slots.findIndex(({ state }) => state === 'idle')
@@ -398,9 +495,14 @@ export class LocksWorld implements World<LockChoice> {
       else found.push({ do: 'acquire', at, slot: idle })
       if (tries === true) found.push({ do: 'try', at, slot: idle })
     }
-    slots.forEach(({ state }, slot) => {
+    slots.forEach(({ state, request }, slot) => {
       if (state === 'holding') found.push({ do: 'release', at, slot })
       if (state === 'asked' && cancels === true) found.push({ do: 'cancel', at, slot })
+      if (state !== 'waits') return
+      // The first of them, as the others are behind it.
+      if (slots.some((other) => other.state === 'waits' && other.request < request)) return
+      if (barrierWords.isOpen(0, request)) found.push({ do: 'pass', at, slot })
+      found.push({ do: 'handOver', at, slot })
     })
   }
 
@@ -480,10 +582,22 @@ export class LocksWorld implements World<LockChoice> {
         return member.release(request, passed)
       }
       case 'arrive':
-        member.slots[choice.slot].state = 'arrived'
         // Arrivals at a barrier that is broken open nothing: only those of two generations count.
         member.begun = Math.min(member.begun + 1, member.opened + member.slots.length)
-        return member.sync.arrive(choice.slot, KEY, 'a barrier')
+        return member.arrive(member.slots[choice.slot], choice.slot)
+      case 'count':
+        this.channelOf(choice.from, member.rank).shift()
+        return member.countArrival(choice.from)
+      case 'tell':
+        return member.tell()
+      case 'pass':
+        return member.wentThrough(member.slots[choice.slot])
+      case 'handOver': {
+        const slot = member.slots[choice.slot]
+        slot.state = 'arrived'
+        if (member.failed) return member.broken(choice.slot)
+        return member.sync.awaitBarrier(choice.slot, 'a barrier', 0, slot.request)
+      }
       case 'deliver':
         return this.deliver(member, choice.from)
       case 'take':
@@ -495,6 +609,8 @@ export class LocksWorld implements World<LockChoice> {
         member.standing = 'dead'
         member.givingAway = 0
         member.passed = false
+        member.telling = 'nothing'
+        member.tellingOf = 0
         for (const { rank } of this.members) this.channelOf(rank, member.rank).length = 0
         return
       case 'noticeDown':
@@ -546,6 +662,7 @@ export class LocksWorld implements World<LockChoice> {
       this.fail(`ranks ${who} hold ${count} of ${permits} permits`, 'mutual exclusion')
     }
     this.checkTokens()
+    this.checkBarriers()
     for (const channel of this.channels) {
       if (channel.length > this.longestChannel) this.longestChannel = channel.length
     }
@@ -557,6 +674,17 @@ export class LocksWorld implements World<LockChoice> {
       )
     }
     this.referee.check()
+  }
+
+  private checkBarriers(): void {
+    for (const { rank, standing, state } of this.members) {
+      const barrier = state.barriers.barriers.get(KEY)
+      const first = barrier?.waiting.at(0)
+      if (standing === 'dead' || barrier === undefined || first === undefined) continue
+      // Where native code counts, it is told to look, whoever has come.
+      if (barrier.at !== 0 || isBehind(barrier.words, barrier.witness, first.ticket)) continue
+      this.fail(`rank ${rank} waits for one who has come already`, 'every request is answered')
+    }
   }
 
   private checkTokens(): void {
@@ -597,11 +725,14 @@ export class LocksWorld implements World<LockChoice> {
   private checkAtRest(): void {
     const answered = 'every request is answered'
     const someGone = this.members.some(({ standing }) => standing !== 'up')
+    const someDead = this.members.some(({ standing }) => standing === 'dead')
     for (const { rank, standing, slots, state, begun, opened } of this.members) {
       if (standing !== 'up') continue
       const waits = slots.some((slot) => slot.state !== 'idle')
-      const lastDone = Math.min(...this.members.map((member) => member.begun))
-      if (waits && (this.options.use === 'semaphore' || someGone || opened < lastDone)) {
+      // Who has left and had come before is not in the way.
+      const awaited = this.members.filter((member) => member.begun <= opened)
+      const inVain = someDead || awaited.some((member) => member.standing !== 'up')
+      if (waits && (this.options.use === 'semaphore' || awaited.length === 0 || inVain)) {
         this.fail(`rank ${rank} waits for ever`, answered)
       }
       if (begun > opened && !waits && !someGone) {
@@ -625,7 +756,9 @@ export class LocksWorld implements World<LockChoice> {
 
   classOf(choice: LockChoice): number {
     const base = 16 * choice.at
-    if (choice.do === 'deliver' || choice.do === 'take') return base + choice.from
+    if (choice.do === 'deliver' || choice.do === 'take' || choice.do === 'count') {
+      return base + choice.from
+    }
     if (choice.do === 'release') return base + 8 + choice.slot
     return choice.do === 'noticeDown' ? base + 11 + choice.down : base + 15
   }
@@ -686,7 +819,6 @@ export class LocksWorld implements World<LockChoice> {
     const known = this.members.map(() => new Set<number>())
     for (const { rank, state, slots, givingAway } of this.members) {
       for (const request of state.acquires.keys()) known[rank].add(request)
-      for (const request of state.arrivals.keys()) known[rank].add(request)
       for (const slot of slots) if (slot.state === 'holding') known[rank].add(slot.request)
       for (const { request, next } of state.tokens.values()) {
         known[rank].add(request)
@@ -702,13 +834,9 @@ export class LocksWorld implements World<LockChoice> {
         if (next !== undefined) known[message.words[next] - 1].add(message.words[next + 1])
       }
     }
-    const { semaphores, barriers } = this.members[0].state
+    const { semaphores } = this.members[0].state
     for (const [rank, claims] of semaphores.claims) {
       for (const request of claims.keys()) known[rank].add(request)
-    }
-    for (const { arrived, early } of barriers.barriers.values()) {
-      for (const [rank, request] of arrived) known[rank].add(request)
-      for (const [rank, requests] of early) for (const each of requests) known[rank].add(each)
     }
     for (const { rank, request } of this.referee.entries()) known[rank].add(request)
     return known.map((requests) => {
@@ -736,6 +864,7 @@ export class LocksWorld implements World<LockChoice> {
       out.put(slot.state === 'holding' ? number.get(slot.request)! : 0)
     }
     if (member.standing === 'dead') return
+    this.writeBarrier(member, out, to)
     out.put(state.acquires.size)
     for (const [request, { id, cancelled, early, ticket }] of state.acquires) {
       out.put(number.get(request)!)
@@ -753,21 +882,40 @@ export class LocksWorld implements World<LockChoice> {
     if ((member.words.words[0] & WANTED) !== 0) putNext(member.words.nextOf(0))
     out.put(member.givingAway === 0 ? 0 : number.get(member.givingAway)!)
     if (member.givingAway !== 0) out.put(member.passed ? 1 : 0)
+  }
+
+  /** Counts and tickets from the least count on, as they grow for ever. */
+  private writeBarrier(member: LockMember, out: ByteWriter, to: Symmetry): void {
+    const { state, slots, barrierWords } = member
     out.put(state.arrivals.size)
-    for (const [request, { id }] of state.arrivals) {
-      out.put(number.get(request)!)
-      out.put(id)
+    for (const id of state.arrivals.keys()) out.put(id)
+    out.put(state.barriers.gone.length)
+    for (const rank of state.barriers.gone) out.put(to.rank[rank])
+    const barrier = state.barriers.barriers.get(KEY)
+    out.put(barrier === undefined ? 0 : 1)
+    if (barrier === undefined) return
+    const { words, at, waiting } = barrier
+    const least = Math.min(...words.subarray(at, at + this.members.length))
+    for (const rank of to.rankBefore) out.put(words[at + rank] - least)
+    out.put(waiting.length)
+    for (const { ticket, request } of waiting) {
+      out.put(ticket - least)
+      out.put(request)
     }
+    if (this.options.words !== true) return
+    for (const slot of slots) out.put(slot.state === 'waits' ? slot.request - least : 0)
+    out.put(barrierWords.words[BarrierLayout.ENGINE_AWAITS])
+    out.put(barrierWords.isBroken ? 1 : 0)
+    out.put(TELLINGS.indexOf(member.telling))
+    out.put(to.rank[member.tellingOf])
   }
 
   private writeManager(numbers: Map<number, number>[], out: ByteWriter, to: Symmetry): void {
     const { standing, state } = this.members[0]
     if (standing === 'dead') return
-    const { semaphores, barriers } = state
-    for (const gone of [semaphores.gone, barriers.gone]) {
-      out.put(gone.size)
-      for (const rank of gone) out.put(to.rank[rank])
-    }
+    const { semaphores } = state
+    out.put(semaphores.gone.size)
+    for (const rank of semaphores.gone) out.put(to.rank[rank])
     const semaphore = semaphores.semaphores.get(KEY)
     out.put(semaphore === undefined ? 0xff : semaphore.heldCount)
     const claim = (rank: number, request: number): void => {
@@ -792,17 +940,6 @@ export class LocksWorld implements World<LockChoice> {
       claim(each.rank, each.request)
       const known = semaphores.claims.get(each.rank)?.get(each.request) === each
       out.put((known ? 1 : 0) + (each.mode === 'try' ? 2 : 0) + (each.promised ? 4 : 0))
-    }
-    const barrier = barriers.barriers.get(KEY)
-    out.put(barrier === undefined ? 0xff : barrier.arrived.size)
-    if (barrier !== undefined) {
-      const inOrder = [...barrier.arrived].sort(([one], [other]) => to.rank[one] - to.rank[other])
-      for (const [rank, request] of inOrder) {
-        claim(rank, request)
-        const early = barrier.early.get(rank) ?? []
-        out.put(early.length)
-        for (const each of early) out.put(numbers[rank].get(each)!)
-      }
     }
     this.referee.write(out, claim)
   }
@@ -842,6 +979,7 @@ export class LocksWorld implements World<LockChoice> {
     state.tokens.clear()
     member.givingAway = 0
     member.passed = false
+    this.readBarrier(member, from)
     if (member.standing === 'dead') return
     for (let count = from.take(); count > 0; count--) {
       const request = from.take()
@@ -867,23 +1005,15 @@ export class LocksWorld implements World<LockChoice> {
     )
     member.givingAway = from.take()
     member.passed = member.givingAway !== 0 && from.take() === 1
-    for (let count = from.take(); count > 0; count--) {
-      const request = from.take()
-      state.arrivals.set(request, { id: from.take(), name: 'a barrier' })
-    }
   }
 
   private readManager(from: ByteReader): void {
     const { standing, state } = this.members[0]
-    const { semaphores, barriers } = state
-    for (const each of [semaphores.semaphores, semaphores.claims, barriers.barriers]) each.clear()
+    const { semaphores } = state
+    for (const each of [semaphores.semaphores, semaphores.claims, semaphores.gone]) each.clear()
     this.referee.clear()
-    for (const gone of [semaphores.gone, barriers.gone]) {
-      gone.clear()
-      if (standing === 'dead') continue
-      for (let count = from.take(); count > 0; count--) gone.add(from.take())
-    }
     if (standing === 'dead') return
+    for (let count = from.take(); count > 0; count--) semaphores.gone.add(from.take())
     const heldCount = from.take()
     const semaphore: Semaphore = {
       ...{ id: KEY, permits: this.options.permits ?? 1, heldCount, waiters: new Set<Claim>() },
@@ -917,30 +1047,53 @@ export class LocksWorld implements World<LockChoice> {
       claim.ticket = 0
       semaphore.tries++
     }
-    this.readBarrier(from)
     this.referee.read(from)
   }
 
-  private readBarrier(from: ByteReader): void {
-    const count = from.take()
-    if (count === 0xff) return
-    const arrived = new Map<number, number>()
-    const early = new Map<number, number[]>()
-    for (let index = 0; index < count; index++) {
-      const rank = from.take()
-      arrived.set(rank, from.take())
-      const requests: number[] = []
-      for (let left = from.take(); left > 0; left--) requests.push(from.take())
-      if (requests.length > 0) early.set(rank, requests)
+  private readBarrier(member: LockMember, from: ByteReader): void {
+    const { state, slots, barrierWords } = member
+    const { barriers } = state
+    const { words } = barrierWords
+    barriers.barriers.clear()
+    barriers.gone.length = 0
+    member.telling = 'nothing'
+    member.tellingOf = 0
+    if (member.standing === 'dead') return
+    for (let count = from.take(); count > 0; count--) state.arrivals.set(from.take(), 'a barrier')
+    for (let count = from.take(); count > 0; count--) barriers.gone.push(from.take())
+    if (from.take() === 0) return
+    const size = this.members.length
+    const shared = this.options.words === true
+    const barrier: Barrier = {
+      ...{ key: KEY, waiting: [], witness: 0, at: shared ? countsOf(0) : 0 },
+      words: shared ? words : new Int32Array(size),
     }
-    this.members[0].state.barriers.barriers.set(KEY, { arrived, early })
+    for (let rank = 0; rank < size; rank++) barrier.words[barrier.at + rank] = from.take()
+    for (let count = from.take(); count > 0; count--) {
+      barrier.waiting.push({ ticket: from.take(), request: from.take() })
+    }
+    barriers.barriers.set(KEY, barrier)
+    // Any of those who have not come will do.
+    const ticket = barrier.waiting.at(0)?.ticket ?? 0
+    const hasCome = (rank: number): boolean => !isBehind(barrier.words, barrier.at + rank, ticket)
+    while (barrier.witness < size - 1 && hasCome(barrier.witness)) barrier.witness++
+    if (!shared) return
+    barriers.bound[0] = barrier
+    for (const slot of slots) {
+      const request = from.take()
+      if (slot.state === 'waits') slot.request = request
+    }
+    words[BarrierLayout.ENGINE_AWAITS] = from.take()
+    words[BarrierLayout.BROKEN] = from.take()
+    member.telling = TELLINGS[from.take()]
+    member.tellingOf = from.take()
   }
 }
 
 /** Which word of a message is a request's number, and whose it is. */
 function requestPlace(kind: number): number | undefined {
-  if (kind === Kind.Leaving) return undefined
-  return kind === Kind.SemaphoreReply || kind === Kind.BarrierReply ? 0 : 2
+  if (kind === Kind.Leaving || kind === Kind.BarrierArrive) return undefined
+  return kind === Kind.SemaphoreReply ? 0 : 2
 }
 const requester = ({ from, to, kind }: LockMessage): number =>
   requestPlace(kind) === 0 || kind === Kind.TokenRecall || kind === Kind.TokenPassed ? to : from
@@ -966,7 +1119,6 @@ function writeMessage(
     if (index === place) out.put(numbers[requester(message)].get(word)!)
     else if (index === next) out.put(to.rank[word - 1] + 1)
     else if (next !== undefined && index === next + 1) out.put(numbers[words[next] - 1].get(word)!)
-    else if (kind === Kind.BarrierReply && index === 2) out.put(to.rank[word])
     else out.put(word)
   })
 }

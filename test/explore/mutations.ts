@@ -433,12 +433,16 @@ const oneSided: Mutation[] = [
 
 interface Managers {
   readonly semaphores: SemaphoreState
-  readonly barriers: BarrierState
 }
 const inManager =
   (change: (managers: Managers) => void): ((world: LocksWorld) => void) =>
   ({ members }) =>
     change(members[0].state)
+const atBarriers =
+  (change: (barriers: BarrierState) => void): ((world: LocksWorld) => void) =>
+  ({ members }) => {
+    for (const { state } of members) change(state.barriers)
+  }
 
 const inWords =
   (change: (words: TokenWords) => void): ((world: LocksWorld) => void) =>
@@ -808,21 +812,29 @@ const inLocks: Mutation[] = [
   {
     name: 'a barrier opens when one has not arrived',
     space: 'barrier',
-    locks: { mutate: inManager(({ barriers }) => void (barriers.size -= 1)) },
+    locks: {
+      mutate: atBarriers((barriers) => {
+        const isOpen = barriers.isOpen.bind(barriers)
+        barriers.isOpen = (barrier, ticket) => {
+          const { words, at } = barrier
+          const counts = [...words.subarray(at, at + barriers.size)]
+          const missing = counts.filter((count) => count < ticket).length
+          return isOpen(barrier, ticket) || missing < 2
+        }
+      }),
+    },
   },
   {
     name: 'a member that arrives twice counts as two',
-    space: 'barrier',
+    space: 'barrier-ahead',
     locks: {
-      mutate: inManager(({ barriers }) => {
-        const arrive = barriers.arrive.bind(barriers)
-        barriers.arrive = (id, rank, request) => {
-          arrive(id, rank, request)
-          const barrier = barriers.barriers.get(id)
-          const early = [...(barrier?.early.values() ?? [])].flat().length
-          if (barrier !== undefined && barrier.arrived.size + early >= barriers.size) {
-            barriers.open(id, barrier)
-          }
+      mutate: atBarriers((barriers) => {
+        const isOpen = barriers.isOpen.bind(barriers)
+        barriers.isOpen = (barrier, ticket) => {
+          const { words, at } = barrier
+          const counts = [...words.subarray(at, at + barriers.size)]
+          const all = counts.reduce((sum, count) => sum + count)
+          return isOpen(barrier, ticket) || all >= ticket * barriers.size
         }
       }),
     },
@@ -831,10 +843,25 @@ const inLocks: Mutation[] = [
     name: 'who arrives early for the next generation is forgotten',
     space: 'barrier',
     locks: {
-      mutate: inManager(({ barriers }) => {
-        const arrive = barriers.arrive.bind(barriers)
-        barriers.arrive = (id, rank, request) => {
-          if (barriers.barriers.get(id)?.arrived.has(rank) !== true) arrive(id, rank, request)
+      mutate: atBarriers((barriers) => {
+        const arrived = barriers.arrived.bind(barriers)
+        barriers.arrived = (key, from) => {
+          const { words = new Int32Array(barriers.size), at = 0 } = barriers.barriers.get(key) ?? {}
+          const counts = words.subarray(at, at + barriers.size)
+          if (counts[from] === Math.min(...counts)) arrived(key, from)
+        }
+      }),
+    },
+  },
+  {
+    name: 'a barrier that somebody has come to already is forgotten',
+    space: 'barrier',
+    locks: {
+      mutate: atBarriers((barriers) => {
+        const arrived = barriers.arrived.bind(barriers)
+        barriers.arrived = (key, from) => {
+          arrived(key, from)
+          if (barriers.barriers.get(key)?.waiting.length === 0) barriers.barriers.delete(key)
         }
       }),
     },
@@ -844,8 +871,10 @@ const inLocks: Mutation[] = [
     space: 'barrier-death',
     locks: {
       mutate: ({ members }) => {
-        for (const { sync } of members) sync.failAll = () => undefined
-        members[0].state.barriers.memberGone = () => undefined
+        for (const { sync, state } of members) {
+          sync.failAll = () => undefined
+          state.barriers.memberGone = () => undefined
+        }
       },
     },
   },
@@ -853,8 +882,46 @@ const inLocks: Mutation[] = [
     name: 'a barrier is not broken when a member leaves',
     space: 'barrier-leave',
     locks: {
-      mutate: inManager(({ barriers }) => {
-        barriers.memberGone = (rank) => void barriers.gone.add(rank)
+      mutate: atBarriers((barriers) => {
+        barriers.memberGone = (rank) => void barriers.gone.push(rank)
+      }),
+    },
+  },
+  {
+    name: 'who had come to a barrier and has left is not counted',
+    space: 'barrier-leave',
+    locks: {
+      mutate: atBarriers((barriers) => {
+        const memberGone = barriers.memberGone.bind(barriers)
+        barriers.memberGone = (rank) => {
+          for (const { words, at } of barriers.barriers.values()) {
+            if (rank !== barriers.rank && words[at + rank] > 0) words[at + rank]--
+          }
+          memberGone(rank)
+        }
+      }),
+    },
+  },
+  {
+    name: 'native code looks who wants to hear of an arrival before it counts it',
+    space: 'barrier-words',
+    locks: { sabotage: { looksFirst: true } },
+  },
+  {
+    name: 'the engine does not look when native code has counted an arrival',
+    space: 'barrier-words',
+    locks: {
+      mutate: atBarriers((barriers) => {
+        barriers.look = () => undefined
+      }),
+    },
+  },
+  {
+    name: 'the engine does not say that it waits at a barrier',
+    space: 'barrier-words',
+    locks: {
+      mutate: atBarriers(({ shared }) => {
+        shared.engineAwaits = () => undefined
       }),
     },
   },

@@ -73,6 +73,8 @@ function locks(
 }
 
 const short = { short: true }
+const ahead = { use: 'barrier', members: 2, slots: 2 } as const
+const words = { use: 'barrier', members: 2, words: true } as const
 const token = { use: 'semaphore', keeps: true } as const
 const hold = { holdGranted: (): boolean => true }
 export const spaces: readonly Space[] = [
@@ -189,9 +191,15 @@ export const spaces: readonly Space[] = [
     { ...token, members: 2, slots: 2 },
     short,
   ),
-  locks('barrier', 'two arrivals ahead', { use: 'barrier', slots: 2 }, short),
-  locks('barrier-leave', 'and a member leaves', { use: 'barrier', slots: 2, leaves: 1 }, short),
-  locks('barrier-death', 'and a member dies', { use: 'barrier', slots: 2, deaths: 1 }, short),
+  locks('barrier', 'members come again and again', { use: 'barrier' }, short),
+  locks('barrier-ahead', 'two members, two arrivals ahead', ahead, short),
+  locks('barrier-leave', 'and a member leaves', { use: 'barrier', leaves: 1 }, short),
+  locks('barrier-ahead-leave', 'and a member leaves', { ...ahead, leaves: 1 }, short),
+  locks('barrier-death', 'and a member dies', { use: 'barrier', deaths: 1 }, short),
+  locks('barrier-words', 'two members, programs come by themselves', words, short),
+  locks('barrier-words-leave', 'and a member leaves', { ...words, leaves: 1 }, short),
+  locks('barrier-words-death', 'and a member dies', { ...words, deaths: 1 }, short),
+  locks('barrier-words-three', 'three members', { use: 'barrier', words: true }, {}),
 
   locks('semaphore', 'two permits, two requests of each member, one leaves', {
     ...{ use: 'semaphore', permits: 2, slots: 2, leaves: 1 },

@@ -12,6 +12,7 @@ import {
 import { EventKind, ENTRY_WORDS, Ring } from '../../dist/engine/ring.js'
 import { type Addon, Call, loadAddon, RegionPart, regionBuffer } from '../../dist/native/addon.js'
 import { AtomicOperation, Kind, MAX_MEMBERS, RECORD_WORDS } from '../../dist/protocol/messages.js'
+import { BarrierLayout } from '../../dist/protocol/barrier-words.js'
 import { ENTRY_BUSY, ENTRY_CLOSED, EntryState } from '../../dist/protocol/directory.js'
 import { PAGE_DIRECT, PAGE_HELD, PAGE_PENDING, PageState } from '../../dist/protocol/page-table.js'
 import { HomeMap, type Placement, PlacementCode } from '../../dist/protocol/placement.js'
@@ -96,6 +97,16 @@ t.test('directory entries', async (t) => {
   t.equal(native('controlOwnedAway'), (EntryState.ownedAway | (0xff << 24)) >>> 0)
   t.equal(native('controlStateMask'), ENTRY_CLOSED | ENTRY_BUSY | 0xff)
   t.equal(native('controlClosed'), ENTRY_CLOSED)
+})
+
+t.test('words of barriers', async (t) => {
+  const ours = Object.entries(BarrierLayout)
+  t.ok(ours.length > 8)
+  for (const [name, value] of ours) {
+    const words = name.toLowerCase().split('_')
+    const nativeName = words.map((word) => word[0].toUpperCase() + word.slice(1)).join('')
+    t.equal(native(`barrier${nativeName}`), value, name)
+  }
 })
 
 t.test('events', async (t) => {

@@ -8,10 +8,12 @@ import {
   RegionPart,
   regionBuffer,
   STAT_NAMES,
+  barrierWords,
 } from '../../dist/native/addon.js'
 import { ENTRY_WORDS, EventKind } from '../../dist/engine/ring.js'
 import { Kind, Word } from '../../dist/protocol/messages.js'
 import { PageState } from '../../dist/protocol/page-table.js'
+import { BarrierWords } from '../../dist/protocol/barrier-words.js'
 import { PlacementCode } from '../../dist/protocol/placement.js'
 import { Child } from './fixtures/children.js'
 
@@ -32,6 +34,10 @@ const declared: Record<keyof Addon, 'function' | 'object'> = {
   openLinks: 'function',
   link: 'function',
   linkRecords: 'function',
+  barrierWords: 'function',
+  tellArrival: 'function',
+  waitAtBarrier: 'function',
+  ringProgram: 'function',
   mapRegion: 'function',
   mapWords: 'function',
   unmapRegion: 'function',
@@ -171,6 +177,31 @@ t.test('stop and wake of a session that is gone do nothing', async (t) => {
     t.doesNotThrow(() => addon.wake(dead))
     t.doesNotThrow(() => addon.stop(dead))
   }
+})
+
+t.test('barriers', async (t) => {
+  const session = createSession(t, 1, 2)
+  const made = addon.barrierWords(session)
+  t.ok(made instanceof SharedArrayBuffer || made.length === 4)
+  const words = new BarrierWords(barrierWords(session), 2)
+  words.bind(3, 2 ** 40 + 7, Int32Array.of(5, 4))
+  t.equal(words.arrive(3, 1), 5)
+  t.equal(addon.waitAtBarrier(session, 3, 5, 0), true)
+  t.equal(addon.waitAtBarrier(session, 3, 6, 1000), false, 'nobody comes')
+  t.equal(addon.tellArrival(session, 3), 0b01, 'rank 0 cannot be told')
+  t.doesNotThrow(() => addon.ringProgram(session))
+  words.break()
+  t.equal(addon.waitAtBarrier(session, 3, 6, 100_000), false)
+  for (const slot of [256, 2 ** 32 - 1]) {
+    t.throws(() => addon.tellArrival(session, slot), failure(constants.errno.EINVAL))
+    t.throws(() => addon.waitAtBarrier(session, slot, 1, 0), failure(constants.errno.EINVAL))
+  }
+  const long = (): unknown => addon.waitAtBarrier(session, 3, 5, 100_001)
+  t.throws(long, failure(constants.errno.EINVAL, 'waitAtBarrier'))
+  addon.sessionDestroy(session)
+  const next = createSession(t, 0, 2)
+  t.equal(words.isBroken, false, 'each session begins anew')
+  t.equal(addon.waitAtBarrier(next, 3, 1, 0), false)
 })
 
 t.test('links where there is no device', async (t) => {
@@ -435,6 +466,7 @@ t.test('every export is declared and used by a test', async (t) => {
   t.same(names, Object.keys(declared).sort(), 'as lib/native/addon.ts declares them')
   for (const name of names) t.equal(typeof real[name as keyof Addon], declared[name as keyof Addon])
   t.same([...used].sort(), names, 'called by the tests above')
-  // Devices and atomic words brought one each, tokens two; more, and the table needs parts.
-  t.ok(names.length <= 27, 'no more than one table can hold and be read')
+  // Devices and atomic words brought one each, tokens two, barriers four; more, and the table needs
+  // parts.
+  t.ok(names.length <= 31, 'no more than one table can hold and be read')
 })

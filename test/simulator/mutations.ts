@@ -111,7 +111,7 @@ export const mutations: readonly Mutation[] = [
       members: 2,
       pages: 1,
       threads: 6,
-      operations: 300,
+      operations: 600,
       slowMembers: 2,
       jitterNs: 2_000,
       straggler: 0,
@@ -154,22 +154,10 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'barrier-opens-early',
-    sabotage: () =>
-      only(Kind.BarrierArrive, (message) => [
-        message,
-        fromManager(message, Kind.BarrierReply, message.words[2], 0, 0, 0),
-      ]),
+    sabotage: () => only(Kind.BarrierArrive, (message) => [message, message]),
     settings: locks,
   },
   { name: 'barrier-arrivals-lost', sabotage: lose(Kind.BarrierArrive), settings: locks },
-  {
-    name: 'broken-barriers-not-told',
-    sabotage: () =>
-      only(Kind.BarrierReply, (message) =>
-        message.words[1] === 1 ? [withWords(message, message.words[0], 0, 0, 0)] : [message],
-      ),
-    settings: { ...locks, ...dying },
-  },
 ]
 
 /** Grants go to whoever asked last of those who wait at the same manager. */

@@ -47,7 +47,7 @@ t.test('members on one host read without asking, and ask less', async (t) => {
   for (const pattern of ['random', 'readers'] as const) {
     let asked = 0
     let less = 0
-    for (let seed = 1; seed <= 6; seed++) {
+    for (let seed = 1; seed <= 20; seed++) {
       const settings: Settings = { ...base, seed, pattern, operations: 40, latencyNs: 500 }
       asked += new World(settings).run().counts.pageMessages
       less += new World({ ...settings, oneSided: true }).run().counts.pageMessages
@@ -87,7 +87,7 @@ t.test('members that die are noticed by all, in each view', async (t) => {
 t.test('whatever is broken on purpose is found', async (t) => {
   t.ok(mutations.length >= 20)
   for (const mutation of mutations) {
-    const failure = findFailure(mutation, 12)
+    const failure = findFailure(mutation, 24)
     t.ok(failure, `${mutation.name}: ${failure?.why ?? 'nothing fails'}`)
   }
 })

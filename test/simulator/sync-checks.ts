@@ -1,5 +1,4 @@
 import type { Synchronization } from '../../dist/engine/synchronization.js'
-import type { BarrierManager, BarrierOutcome } from '../../dist/protocol/barriers.js'
 import type { SemaphoreManager, SemaphoreOutcome } from '../../dist/protocol/semaphores.js'
 
 /** What a semaphore's manager has to know, written as plainly as can be. */
@@ -13,9 +12,7 @@ interface Semaphore {
 
 interface Internals {
   readonly semaphores: SemaphoreManager
-  readonly barriers: BarrierManager
   semaphoreOutcome: (outcome: SemaphoreOutcome) => void
-  barrierOutcome: (outcome: BarrierOutcome) => void
 }
 
 const claim = (rank: number, request: number): string => `${rank}/${request}`

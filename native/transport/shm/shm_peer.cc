@@ -234,6 +234,22 @@ bool ShmPeer::RingProgram() {
   return true;
 }
 
+// Nobody may be waiting yet, and then nobody is woken: whoever comes to the barrier later looks
+// into the ring. It must not fill up meanwhile.
+bool ShmPeer::TrySendArrival(const Record& record, uint32_t which, int own_rank) {
+  if (!send_lock_.TryLock()) return false;
+  const bool sent = !backlogged_.load() && outgoing_.Send(record);
+  const bool crowded = sent && outgoing_.IsHalfFull();
+  send_lock_.Unlock();
+  if (!sent) return false;
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  TellArrival(bell_, which, own_rank);
+  const bool tells_engine = crowded || bell_->engine_awaits.load() != 0;
+  if (!tells_engine || bell_->engine.load() == Bell::kAwake) return true;
+  if (crowded || bell_->lookers.load() == 0) WakeEngine();
+  return true;
+}
+
 void ShmPeer::RingBell() {
   const uint32_t slots = std::exchange(slot_count_, 0);
   const bool program = std::exchange(program_to_ring_, false);

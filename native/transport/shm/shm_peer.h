@@ -52,6 +52,8 @@ class ShmPeer {
   void RingBell();
   // Any thread, in signal handlers too. False: nothing was sent.
   bool TrySend(const Record& record);
+  // The same for an arrival at a barrier, which wakes only who waits for it.
+  bool TrySendArrival(const Record& record, uint32_t which, int own_rank);
   // Any thread: whether the peer is done with all notices that copies were given back.
   bool HasSteppedDiscards() const {
     return unsent_discards_.load() == 0 && outgoing_.IsStepped(after_discard_.load());

@@ -14,6 +14,10 @@ bool RingSender::HasRoom() const {
   return next() - memory()->taken.load(std::memory_order_acquire) < kRingRecords;
 }
 
+bool RingSender::IsHalfFull() const {
+  return next() - memory()->taken.load(std::memory_order_acquire) > kRingRecords / 2;
+}
+
 bool RingSender::Send(const Record& record) {
   if (!HasRoom()) return false;
   const uint32_t number = next();

@@ -40,6 +40,7 @@ class RingSender {
     return static_cast<int32_t>(memory()->stepped.load(std::memory_order_acquire) - number) >= 0;
   }
   bool HasRoom() const;
+  bool IsHalfFull() const;
 
  private:
   RingMemory* memory() const { return reinterpret_cast<RingMemory*>(mapping_.data()); }

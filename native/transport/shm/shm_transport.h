@@ -39,6 +39,11 @@ class ShmTransport final : public Transport {
     return PeerAt(rank) == nullptr ? inner_->TrySendMany(rank, records, count)
                                    : Transport::TrySendMany(rank, records, count);
   }
+  bool TrySendArrival(int rank, const Record& record, uint32_t which) override {
+    ShmPeer* peer = PeerAt(rank);
+    return peer == nullptr ? inner_->TrySendArrival(rank, record, which)
+                           : peer->TrySendArrival(record, which, rank_);
+  }
   bool TakesRuns(int rank) const override {
     return PeerAt(rank) != nullptr || inner_->TakesRuns(rank);
   }

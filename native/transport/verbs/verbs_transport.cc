@@ -383,6 +383,11 @@ bool VerbsTransport::TrySend(int rank, const Record& record, uint32_t slot) {
   return link->TrySend(keyed);
 }
 
+bool VerbsTransport::TrySendArrival(int rank, const Record& record, uint32_t which) {
+  VerbsLink* link = device_ == nullptr ? nullptr : LinkTo(rank);
+  return link == nullptr ? tcp_.TrySendArrival(rank, record, which) : link->TrySend(record);
+}
+
 void VerbsTransport::OnReady(uint32_t token, uint32_t events) {
   if (token != kCompletionToken && token != kEventToken) {
     tcp_.OnReady(token, events);

@@ -37,6 +37,7 @@ class VerbsTransport final : public Transport {
   }
   void Flush() override;
   bool TrySend(int rank, const Record& record, uint32_t slot) override;
+  bool TrySendArrival(int rank, const Record& record, uint32_t which) override;
   uint32_t TrySendMany(int rank, const Record* records, uint32_t count) override {
     return device_ == nullptr ? tcp_.TrySendMany(rank, records, count)
                               : Transport::TrySendMany(rank, records, count);
