@@ -31,10 +31,10 @@ const MOST_TRUST = 3
 const TRY_ONE_IN = 8
 
 /**
- * Barriers, on the side of the program's thread. A name that is used again gets a slot, and then the
- * thread comes to the barrier by itself: it counts its arrival, tells all others, and sees when all
- * have come, without its engine. The engine waits where that takes long, and knows what it means
- * that a member is gone.
+ * Barriers, on the side of the program's thread. A name that is used again gets a slot, and then
+ * the thread comes to the barrier by itself: it counts its arrival, tells all others, and sees when
+ * all have come, without its engine. The engine waits where that takes long, and knows what it
+ * means that a member is gone.
  */
 export class BarrierPlaces {
   private readonly places = new Map<string, Place>()

@@ -100,7 +100,7 @@ export class EngineClient {
     return outcome.value
   }
 
-  /** Sleeps until the token is passed on to this thread (then true), or the engine has an answer. */
+  /** Sleeps until the token is passed on to this thread (true), or the engine has an answer. */
   private awaitToken(
     { key, ticket }: Extract<Question, { op: 'acquire' }>,
     place: TokenPlace,

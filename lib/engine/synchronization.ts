@@ -35,8 +35,8 @@ interface Token {
 
 /**
  * Semaphores (a lock is one of a single permit): this member as the manager of some names, and as a
- * client of all. A name is managed by the member that its key points to. And barriers, which have no
- * manager.
+ * client of all. A name is managed by the member that its key points to. And barriers, which have
+ * no manager.
  */
 export class Synchronization {
   private readonly semaphores: SemaphoreManager

@@ -28,8 +28,8 @@ const MOST_KEYS = 2 ** 52
 
 /**
  * One member's side of all barriers over all members of the mesh. Who comes to a barrier tells
- * everybody, and everybody counts for himself: an n-way dissemination barrier whose n is all others,
- * so that there is one round (T. Hoefler, T. Mehlan, F. Mietke, W. Rehm, "Fast Barrier
+ * everybody, and everybody counts for himself: an n-way dissemination barrier whose n is all
+ * others, so that there is one round (T. Hoefler, T. Mehlan, F. Mietke, W. Rehm, "Fast Barrier
  * Synchronization for InfiniBand", 2006; after Hensgen, Finkel and Manber, 1988). There is no
  * manager whom one would have to ask, and no round that a sleeping engine would have to pass on.
  *
@@ -191,7 +191,7 @@ export class Barriers {
     return this.gone.find((rank) => isBehind(words, at + rank, ticket))
   }
 
-  /** Nothing would be different if this barrier were not known: all are even, or no one can pass. */
+  /** Nothing would differ if this barrier were not known: all are even, or no one can pass. */
   private isDone(barrier: Barrier): boolean {
     const { words, at } = barrier
     const own = words[at + this.rank]!

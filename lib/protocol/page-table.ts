@@ -108,8 +108,8 @@ const to = (next: PageStateName, ...does: PageAction[]): PageStep => ({ next, do
 const impossible = 'impossible'
 
 /**
- * The member may own the page by now, so its home may recall it. The thread writes into the frame no
- * more, so that the engine can hand the page on.
+ * The member may own the page by now, so its home may recall it. The thread writes into the frame
+ * no more, so that the engine can hand the page on.
  */
 const whileClaiming = {
   readFault: to('claimingHeard'),

@@ -10,7 +10,7 @@ export type SemaphoreMode = 'wait' | 'try'
 export interface Next {
   readonly rank: number
   readonly request: number
-  /** What the request was made with. Nobody else is told, so it proves that the manager was asked. */
+  /** What the request was made with. Nobody else is told: it proves that the manager was asked. */
   readonly ticket: number
 }
 

@@ -24,6 +24,6 @@ t.test('who leaves while it waits for a lock is not granted it any more', async 
   sync.leave(new PagemeshError('ERR_PAGEMESH_LEFT', 'the mesh has been left'))
   t.strictSame(failures, ['ERR_PAGEMESH_LEFT'])
   // The manager had granted it before it heard of that, and has passed the permit on since.
-  sync.onMessage(Kind.SemaphoreReply, 0, (index) => [1, SemaphoreAnswer.granted, 0][index])
+  sync.onMessage(Kind.SemaphoreReply, 0, (index) => [1, SemaphoreAnswer.granted][index] ?? 0)
   t.strictSame(answers, [])
 })

@@ -22,7 +22,7 @@ interface Hands {
 
 /** Where things are; native/transport/shm/shm_socket.h, shm_ring.h and native/base/bell.h. */
 export const ringBytes = 128 + 1024 * 64
-export const bellBytes = 128 + 2048 * 8 + 64
+export const bellBytes = 128 + 2048 * 8 + 64 + 64 // slots, the program, the barrier
 const recordsAt = 128
 const version = 2
 const nameAt = 24
