@@ -65,7 +65,11 @@ t.test('the tables have no cell that nothing reaches, but those that say why', a
 t.test('whatever is broken is found, and a trace of it fails again', async (t) => {
   t.ok(mutations.length >= 20)
   t.equal(new Set(mutations.map(({ name }) => name)).size, mutations.length)
-  for (const mutation of mutations) {
+  // Those that take a large space are left to npm run explore, which tries all.
+  const shortSpaces = new Set(spaces.filter(({ short }) => short).map(({ name }) => name))
+  const tried = mutations.filter(({ space }) => shortSpaces.has(space))
+  t.ok(tried.length >= 70, `${tried.length} of ${mutations.length} mutations`)
+  for (const mutation of tried) {
     const { failure, states } = exploreSpace(spaceNamed(mutation.space), { mutation })
     if (failure === undefined) {
       t.fail(`${mutation.name}: not found in ${mutation.space}`)

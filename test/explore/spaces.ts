@@ -204,8 +204,8 @@ export const spaces: readonly Space[] = [
   locks('semaphore', 'two permits, two requests of each member, one leaves', {
     ...{ use: 'semaphore', permits: 2, slots: 2, leaves: 1 },
   }),
-  locks('token-most', 'acquire, try, cancel, release of a token', {
-    ...{ ...token, tries: true, cancels: true },
+  locks('token-most', 'acquire, cancel, release of a token', {
+    ...{ ...token, cancels: true },
   }),
   pages('3x1-most', 'modifies, direct, discards, one dies', {
     ...{ modifies: true, direct: true, discards: 'copies', deaths: 1 },
