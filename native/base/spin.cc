@@ -11,7 +11,11 @@ constexpr uint32_t kRoundsBetweenYields = 4;
 // A thread of the kernel may take so long; who takes longer has a slice of the scheduler's.
 constexpr uint64_t kDisplacedNs = 1000 * 1000;
 
+#ifdef PAGEMESH_NEVER_SPIN  // where instructions are counted, which must not depend on the time
+const bool has_several_cores = false;
+#else
 const bool has_several_cores = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+#endif
 
 void Relax() {
 #if defined(__x86_64__)
@@ -28,6 +32,8 @@ uint64_t NowNs() {
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1000000000U + static_cast<uint64_t>(now.tv_nsec);
 }
+
+bool MaySpin() { return has_several_cores; }
 
 uint64_t SpinPolicy::Begin() {
   if (!has_several_cores) return 0;

@@ -9,6 +9,7 @@
 namespace pagemesh {
 
 uint64_t NowNs();  // CLOCK_MONOTONIC
+bool MaySpin();    // not on a single core
 
 // Whether looking is worth it: as long as it finds something in time, on a core that nobody else
 // wants. A spinner that loses its core knows that somebody does, and sleeps at once: one that

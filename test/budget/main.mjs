@@ -48,9 +48,17 @@ function progress(line) {
 function buildDriver() {
   const list = fs.readFileSync('native/sources.gypi', 'utf8').match(/native\/[\w/]+\.cc/g)
   const sources = list.filter(
-    (file) => file.startsWith('native/binding/session') || !/addon|binding/.test(file),
+    (file) => /binding\/(session|barrier_words)/.test(file) || !/addon|binding/.test(file),
   )
-  const flags = ['-std=c++17', '-O2', '-g1', '-fno-exceptions', '-fno-rtti', '-Inative']
+  const flags = [
+    '-std=c++17',
+    '-O2',
+    '-g1',
+    '-fno-exceptions',
+    '-fno-rtti',
+    '-Inative',
+    '-DPAGEMESH_NEVER_SPIN',
+  ]
   const program = path.join(folder, 'faults')
   const headers = fs.readdirSync('native', { recursive: true }).filter((file) => /\.h$/.test(file))
   const hash = createHash('sha256').update(flags.join())

@@ -10,6 +10,8 @@
 
 #include <utility>
 
+#include "base/spin.h"
+
 namespace pagemesh {
 namespace {
 
@@ -224,8 +226,9 @@ void TcpTransport::ForEachOf(uint32_t ranks, Visit visit) const {
   }
 }
 
+// Where nobody spins the engine is as quick, and need not be kept from the socket meanwhile.
 bool TcpTransport::MayAnswer(int rank) const {
-  return by_rank_[rank].load(std::memory_order_acquire) != nullptr;
+  return MaySpin() && by_rank_[rank].load(std::memory_order_acquire) != nullptr;
 }
 
 bool TcpTransport::BeginLooking(int rank) {

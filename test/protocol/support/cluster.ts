@@ -209,7 +209,7 @@ const ENGINE_STEPS: ReadonlySet<string> = new Set([
   ...['arrive', 'event', 'fault', 'release', 'noticeDown', 'prefetch', 'discard'],
 ])
 /** At so many places within one step of an engine somebody may change an entry; fewer are enough. */
-export const ADD_PLACES = 6
+export const ADD_PLACES = 8
 
 /** What is checked, by name. */
 export type Invariant =
