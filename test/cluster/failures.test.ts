@@ -85,7 +85,7 @@ for (const victim of [0, 1, 2]) {
       },
       `home ${(victim + 1) % 3}`,
     )
-    dying.signal('SIGSTOP') // from here on it answers nobody
+    await dying.stop() // from here on it answers nobody
     const pending = survivors.map((member) => member.run(waitForEver, victim))
     await sleep(300)
     const killedMs = Date.now()
@@ -170,7 +170,7 @@ t.test('a thread that waits for a page whose home dies', async (t) => {
   const members = await startMesh(t, 3)
   const [zero, one, two] = members as [Member, Member, Member]
   await all(members, openHomedAt, 'r', 1)
-  one.signal('SIGSTOP')
+  await one.stop()
   zero.run(touch, 'r', 5 * 1024)
   await sleep(200)
   one.signal('SIGKILL')
@@ -186,7 +186,7 @@ t.test('a thread that waits for a page whose owner dies', async (t) => {
   await two.run((room) => {
     new Int32Array(room.regions.r.buffer)[7 * 1024] = 1
   })
-  two.signal('SIGSTOP')
+  await two.stop()
   one.run(touch, 'r', 7 * 1024 + 3)
   await sleep(200)
   two.signal('SIGKILL')
@@ -245,7 +245,7 @@ t.test('a member that is stopped for longer than the heartbeat time-out', async 
   const [zero, one] = members as [Member, Member]
   await joinAll(members, { heartbeatTimeoutMs })
   const startMs = performance.now()
-  one.signal('SIGSTOP')
+  await one.stop()
   const failure = await zero.failure((room) => room.mesh.barrier())
   const tookMs = performance.now() - startMs
   t.match(failure, { code: 'ERR_PAGEMESH_MEMBER_DOWN', rank: 1, message: /nothing was heard/ })
@@ -264,7 +264,7 @@ t.test('a member that is stopped for longer than the heartbeat time-out', async 
 t.test('a member that is stopped for a shorter time', async (t) => {
   const members = startMembers(t, meetInFile(t, 2))
   await joinAll(members, { heartbeatTimeoutMs: 3000 * slowness })
-  members[1].signal('SIGSTOP')
+  await members[1].stop()
   await sleep(1000)
   members[1].signal('SIGCONT')
   await all(members, (room) => room.mesh.barrier())

@@ -193,7 +193,7 @@ t.test('Atomics.wait on a page that is not here keeps others from waiting', asyn
     const members = await startMesh(t, 2, { heartbeatTimeoutMs: 3_600_000 })
     const [zero, one] = members as [Member, Member]
     await all(members, openWait)
-    zero.signal('SIGSTOP') // the page does not come
+    await zero.stop() // the page does not come
     await one.run(startWorker, 'fault', `step(1); ${touch}; step(2)`)
     await untilStep(one, 'fault', 1)
     await sleep(200)

@@ -265,7 +265,7 @@ const ofRank2 = Array.from({ length: share - 1 }, (_, index) => 3 * share - 1 - 
 
 t.test('a home dies, and nobody waits for what was asked ahead', async (t) => {
   const [zero, one, two] = await shares(t)
-  one.signal('SIGSTOP')
+  await one.stop()
   const { wrong, stats } = await zero.run(readPages, 'r', ofRank2)
   t.same(wrong, [])
   t.ok(stats.pagesPrefetched > share, `${stats.pagesPrefetched} asked, some of who cannot answer`)
@@ -321,7 +321,7 @@ t.test('a connection that takes no more is asked nothing ahead', async (t) => {
   const options = { byteLength: pages * 4096, placement: { rank: 1 } }
   await all([zero, one, two], (room, options) => room.open('many', options).then(() => 0), options)
   await zero.run((room, bytes) => room.regions.many.prefetch(0, bytes, 'read'), pages * 4096)
-  one.signal('SIGSTOP')
+  await one.stop()
   await zero.run((room, bytes) => room.regions.many.discard(0, bytes), pages * 4096)
   t.ok(isFull(zero), 'the socket is full')
   const { wrong, stats } = await zero.run(readPages, 'r', ofRank2)

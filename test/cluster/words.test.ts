@@ -335,7 +335,7 @@ if (overVerbs) {
   t.test('words are changed while their home stands still', async (t) => {
     await all(members, openWords, 'still', { byteLength: 16, placement: { rank: 0 } })
     const [home, other] = members
-    home.signal('SIGSTOP')
+    await home.stop()
     const sum = await other.run(async (room) => {
       for (let i = 0; i < 200; i++) await room.regions.w.fetchAdd(0, 2n)
       return room.regions.w.load(0, 'int64')
