@@ -67,12 +67,12 @@ export class Barriers {
   arrive(key: number, request: number, slot: number = NO_BARRIER_SLOT): boolean {
     const barrier = this.barriers.get(key) ?? this.make(key)
     if (barrier === undefined) {
-      this.emit({ kind: 'broken', request, rank: this.gone[0]! })
+      this.emit({ kind: 'broken', request, rank: this.gone[0] })
       return false
     }
     const found = slot === NO_BARRIER_SLOT ? barrier : this.bind(barrier, slot)
     const { words, at } = found
-    const lost = this.whoIsGone(found, (words[at + this.rank]! + 1) | 0)
+    const lost = this.whoIsGone(found, (words[at + this.rank] + 1) | 0)
     if (lost !== undefined) {
       this.emit({ kind: 'broken', request, rank: lost })
       return false
@@ -83,7 +83,7 @@ export class Barriers {
 
   /** This member's program has come by itself, and told the others: it waits for its ticket. */
   await(slot: number, ticket: number, request: number): void {
-    const barrier = this.bound[slot]
+    const barrier = this.bound.at(slot)
     if (barrier === undefined) throw new Error(`slot ${slot} has no barrier`)
     this.wait(barrier, ticket, request)
   }
@@ -164,7 +164,7 @@ export class Barriers {
     const outcomes: BarrierOutcome[] = []
     const { waiting } = barrier
     while (waiting.length > 0) {
-      const { ticket, request } = waiting[0]!
+      const { ticket, request } = waiting[0]
       const lost = this.whoIsGone(barrier, ticket)
       if (lost !== undefined) outcomes.push({ kind: 'broken', request, rank: lost })
       else if (this.isOpen(barrier, ticket)) outcomes.push({ kind: 'open', request })
@@ -194,7 +194,7 @@ export class Barriers {
   /** Nothing would differ if this barrier were not known: all are even, or no one can pass. */
   private isDone(barrier: Barrier): boolean {
     const { words, at } = barrier
-    const own = words[at + this.rank]!
+    const own = words[at + this.rank]
     if (this.whoIsGone(barrier, (own + 1) | 0) !== undefined) return true
     for (let rank = 0; rank < this.size; rank++) if (words[at + rank] !== own) return false
     return true

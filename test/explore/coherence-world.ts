@@ -90,7 +90,7 @@ const FILL_BITS = {
 } as const
 const FILLS = ASLEEP | 0xc0
 const FILL_STEPS = new Map(
-  Object.entries(FILL_BITS).map(([step, bits]) => [bits as number, step as FillStep]),
+  Object.entries(FILL_BITS).map(([step, bits]) => [bits, step as FillStep]),
 )
 const REFUSED = ASLEEP | 0x40
 
