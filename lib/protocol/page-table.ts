@@ -107,13 +107,11 @@ const to = (next: PageStateName, ...does: PageAction[]): PageStep => ({ next, do
 /** A pair that cannot happen: meeting it is a protocol error. */
 const impossible = 'impossible'
 
-/**
- * The member may own the page by now, so its home may recall it. The thread writes into the frame
- * no more, so that the engine can hand the page on.
- */
-const whileClaiming = {
-  readFault: to('claimingHeard'),
-  writeFault: to('claimingHeard'),
+/** A thread takes a copy by itself: nothing was asked of the home, so it has nothing to answer. */
+const whileFilling = {
+  // The engine would not hear of what the thread does by itself, but of a new fault it will.
+  readFault: to('fillingInVain'),
+  writeFault: to('fillingInVain'),
   data: impossible,
   dataToConfirm: impossible,
   grant: impossible,
@@ -122,13 +120,25 @@ const whileClaiming = {
   ack: impossible,
   lastAck: impossible,
   invalidate: to('fillingInVain', 'acknowledge'),
-  recallRead: to('fillingInVain', 'sendCopy', 'writeBack'),
-  recallWrite: to('fillingInVain', 'sendOwnership'),
+  recallRead: impossible,
+  recallWrite: impossible,
   discardSent: impossible,
   lost: to('fillingInVain'),
   lowerHere: impossible,
   forbidHere: impossible,
   dropHere: impossible,
+} as const
+
+/**
+ * The member may own the page by now, so its home may recall it. The thread writes into the frame
+ * no more, so that the engine can hand the page on.
+ */
+const whileClaiming = {
+  ...whileFilling,
+  readFault: to('claimingHeard'),
+  writeFault: to('claimingHeard'),
+  recallRead: to('fillingInVain', 'sendCopy', 'writeBack'),
+  recallWrite: to('fillingInVain', 'sendOwnership'),
 } as const
 
 /**
@@ -299,45 +309,12 @@ export const PAGE_TABLE: Readonly<
     dropHere: impossible,
   },
   filling: {
-    // The engine would not hear of what the thread does by itself, but of a new fault it will.
-    readFault: to('fillingInVain'),
-    writeFault: to('fillingInVain'),
-    data: impossible,
-    dataToConfirm: impossible,
-    grant: impossible,
-    grantToConfirm: impossible,
-    grantPending: impossible,
-    ack: impossible,
-    lastAck: impossible,
-    invalidate: to('fillingInVain', 'acknowledge'),
-    recallRead: impossible,
-    recallWrite: impossible,
+    ...whileFilling,
     discard: to('filling'),
-    discardSent: impossible,
-    lost: to('fillingInVain'),
-    lowerHere: impossible,
-    forbidHere: impossible,
-    dropHere: impossible,
   },
   fillingInVain: {
-    readFault: to('fillingInVain'),
-    writeFault: to('fillingInVain'),
-    data: impossible,
-    dataToConfirm: impossible,
-    grant: impossible,
-    grantToConfirm: impossible,
-    grantPending: impossible,
-    ack: impossible,
-    lastAck: impossible,
-    invalidate: to('fillingInVain', 'acknowledge'),
-    recallRead: impossible,
-    recallWrite: impossible,
+    ...whileFilling,
     discard: to('fillingInVain'),
-    discardSent: impossible,
-    lost: to('fillingInVain'),
-    lowerHere: impossible,
-    forbidHere: impossible,
-    dropHere: impossible,
   },
   claiming: {
     ...whileClaiming,

@@ -43,6 +43,12 @@ void Ring(Bell::Slot* slot) {
   syscall(SYS_futex, &slot->rings, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
+bool RingIfAsleep(Bell::Slot* slot) {
+  if (slot->asleep.load() == 0) return false;
+  Ring(slot);
+  return true;
+}
+
 void WaitForRing(Bell::Slot* slot, uint32_t heard, uint64_t most_ns) {
   const timespec most = {static_cast<time_t>(most_ns / 1000000000),
                          static_cast<long>(most_ns % 1000000000)};
@@ -55,8 +61,7 @@ void TellArrival(Bell* bell, uint32_t which, int rank) {
   do {
     if (now >> 32 != which || (now & bit) == 0) return;
   } while (!bell->awaited.compare_exchange_weak(now, now & ~bit));
-  if (static_cast<uint32_t>(now & ~bit) != 0 || bell->barrier.asleep.load() == 0) return;
-  Ring(&bell->barrier);
+  if (static_cast<uint32_t>(now & ~bit) == 0) RingIfAsleep(&bell->barrier);
 }
 
 }  // namespace pagemesh

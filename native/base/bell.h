@@ -41,6 +41,8 @@ int OwnBellFd();
 
 // Wakes the thread in a slot of anybody's bell. Async-signal-safe.
 void Ring(Bell::Slot* slot);
+// The same if it sleeps, or is about to; whether it does.
+bool RingIfAsleep(Bell::Slot* slot);
 // Sleeps until the slot's rings are no longer `heard`, or for no reason. `most_ns`: 0 is no limit.
 void WaitForRing(Bell::Slot* slot, uint32_t heard, uint64_t most_ns = 0);
 

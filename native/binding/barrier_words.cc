@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/bell.h"
+#include "base/signals.h"
 
 namespace pagemesh {
 namespace {
@@ -23,11 +24,7 @@ class SignalsOff {
 
   void Pause() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
   void Resume() {
-    sigset_t all;
-    sigfillset(&all);
-    for (const int synchronous : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) {
-      sigdelset(&all, synchronous);
-    }
+    const sigset_t all = SignalsThatCanWait();
     pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
 
@@ -134,9 +131,6 @@ bool BarrierWords::Wait(FaultSink* sink, uint32_t slot, uint32_t ticket, uint64_
   return missing == 0;
 }
 
-void BarrierWords::RingProgram() {
-  Bell::Slot& slot = OwnBell()->barrier;
-  if (slot.asleep.load() != 0) Ring(&slot);
-}
+void BarrierWords::RingProgram() { RingIfAsleep(&OwnBell()->barrier); }
 
 }  // namespace pagemesh

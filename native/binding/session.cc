@@ -14,6 +14,7 @@
 #include "base/bell.h"
 #include "base/check.h"
 #include "base/futex_lock.h"
+#include "base/signals.h"
 #include "base/stamps.h"
 #include "transport/shm/shm_transport.h"
 #include "transport/tcp/tcp_transport.h"
@@ -71,11 +72,7 @@ void StampHanded(const Entry* events, uint32_t count) {
 // A handler of the user's may touch shared memory. On the engine's thread it would wait for what
 // only that thread can do, so such signals go to other threads, or wait.
 void BlockSignals() {
-  sigset_t signals;
-  sigfillset(&signals);
-  for (const int synchronous : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) {
-    sigdelset(&signals, synchronous);
-  }
+  const sigset_t signals = SignalsThatCanWait();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
@@ -328,8 +325,7 @@ void Session::EndLooking(Region* region, uint32_t page) {
 
 void Session::WakeProgram() {
   program_woken_.store(true);
-  Bell::Slot* slot = &OwnBell()->program;
-  if (slot->asleep.load() != 0) Ring(slot);
+  RingIfAsleep(&OwnBell()->program);
 }
 
 uint32_t Session::AwaitToken(const TokenAsk& ask) {

@@ -25,6 +25,7 @@
 #include "base/bell.h"
 #include "base/check.h"
 #include "base/futex_lock.h"
+#include "base/signals.h"
 #include "base/spin.h"
 #include "base/unique_fd.h"
 #include "memory/back_end.h"
@@ -208,11 +209,8 @@ class UserfaultfdBackEnd final : public FaultBackEnd {
 
   int StartThread() {
     // It runs no handler of the user's: one that touched shared memory would wait for itself.
-    sigset_t all, before;
-    sigfillset(&all);
-    for (const int synchronous : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) {
-      sigdelset(&all, synchronous);
-    }
+    const sigset_t all = SignalsThatCanWait();
+    sigset_t before;
     pthread_sigmask(SIG_BLOCK, &all, &before);
     pthread_t thread;
     const auto run = [](void* self) -> void* {

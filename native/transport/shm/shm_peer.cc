@@ -228,11 +228,7 @@ bool ShmPeer::TrySend(const Record& record) {
 }
 
 // False: the peer's program does not wait for a token, or will look before it sleeps.
-bool ShmPeer::RingProgram() {
-  if (bell_->program.asleep.load() == 0) return false;
-  Ring(&bell_->program);
-  return true;
-}
+bool ShmPeer::RingProgram() { return RingIfAsleep(&bell_->program); }
 
 // Nobody may be waiting yet, and then nobody is woken: whoever comes to the barrier later looks
 // into the ring. It must not fill up meanwhile.
