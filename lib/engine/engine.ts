@@ -295,7 +295,7 @@ export class Engine implements EngineContext {
       case Kind.Heartbeat:
         return
       case Kind.Leaving:
-        return this.onLeaving(from)
+        return this.onLeaving(from, word(0))
       default: {
         const region = this.regionOf(index, from)
         region.onMessage(kind, ring.record(index, Word.page), from, word(0), word(1))
@@ -417,8 +417,15 @@ export class Engine implements EngineContext {
     }
   }
 
-  private onLeaving(from: number): void {
-    this.members.markLeaving(from)
+  private onLeaving(from: number, lost: number): void {
+    if (!(lost >= 0 && lost <= this.size) || lost === from + 1 || lost === this.rank + 1) {
+      throw new PagemeshError(
+        'ERR_PAGEMESH_PROTOCOL',
+        `rank ${from} leaves, and says that rank ${lost - 1} is down, which cannot be`,
+        { rank: from },
+      )
+    }
+    this.members.markLeaving(from, lost === 0 ? undefined : lost - 1)
     this.sync.memberLeft(from)
     this.opening.memberGone(from)
     this.checkLeft()
@@ -430,7 +437,8 @@ export class Engine implements EngineContext {
     this.pins.clear()
     this.members.markLeaving(this.rank)
     this.sync.leave(new PagemeshError('ERR_PAGEMESH_LEFT', 'the mesh has been left'))
-    for (const rank of this.members.others()) this.ring.send(rank, Kind.Leaving, 0, 0)
+    const lost = this.members.lostRank() ?? -1
+    for (const rank of this.members.others()) this.ring.send(rank, Kind.Leaving, 0, 0, lost + 1)
     this.checkLeft()
   }
 

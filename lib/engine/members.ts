@@ -11,6 +11,8 @@ export class Members {
   private readonly standings: Standing[]
   private readonly heardMs: Float64Array
   private readonly reasons = new Map<number, string>()
+  /** Of those that leave because a member is down: which. */
+  private readonly losses = new Map<number, number>()
 
   constructor(
     size: number,
@@ -43,8 +45,10 @@ export class Members {
     return this.standings.every((standing) => standing !== 'up')
   }
 
-  markLeaving(rank: number): void {
+  /** With `lost`, it has seen that this member is down, and leaves knowing that. */
+  markLeaving(rank: number, lost?: number): void {
     this.standings[rank] = 'leaving'
+    if (lost !== undefined) this.losses.set(rank, lost)
   }
 
   markGone(rank: number): void {
@@ -71,17 +75,27 @@ export class Members {
     return this.heardMs[rank] ?? 0
   }
 
+  /** One that is down, or of whom somebody who left has said so. */
+  lostRank(): number | undefined {
+    return [...this.reasons.keys(), ...this.losses.values()].at(0)
+  }
+
   reasonOf(rank: number): string {
     return this.reasons.get(rank) ?? 'another member says so'
   }
 
-  /** The error for what needs a member that is not there any more: it is down, or has left. */
+  /**
+   * The error for what needs a member that is not there any more: it is down, or has left. Who left
+   * because of another's death did so before this member noticed that death: it is the cause.
+   */
   errorFor(rank: number, what: string, down: boolean): PagemeshError {
-    if (down) {
+    const lost = down ? rank : this.losses.get(rank)
+    if (lost !== undefined) {
+      const reason = down ? this.reasonOf(rank) : `rank ${rank} says so, and has left the mesh`
       return new PagemeshError(
         'ERR_PAGEMESH_MEMBER_DOWN',
-        `${what} cannot complete: rank ${rank} is down (${this.reasonOf(rank)})`,
-        { rank },
+        `${what} cannot complete: rank ${lost} is down (${reason})`,
+        { rank: lost },
       )
     }
     return new PagemeshError(

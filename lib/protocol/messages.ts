@@ -33,7 +33,8 @@
  * | TokenInUse | keeper → manager | a b: key, c: request |
  * | TokenPassed | keeper → who is next | a b: key, c: request, d: ticket |
  * | BarrierArrive | everyone → everyone | a b: key |
- * | Heartbeat, Leaving | everyone → everyone | |
+ * | Heartbeat | everyone → everyone | |
+ * | Leaving | everyone → everyone | a: 0, or 1 + a rank that is down, which the sender knows |
  * | Cluster, RegionControl, LinkControl | | a blob: cluster/joiner.ts, engine/region-opening.ts, |
  * | | | … engine/link-setup.ts |
  */

@@ -245,6 +245,10 @@ const badRecords: Record<string, RawRecord | RawRecord[]> = {
     { kind: Kind.Acquire, words: [1, 0, 5, 1] },
     { kind: Kind.Acquire, words: [1, 0, 5, 1] },
   ],
+  'a departure for the loss of itself': { kind: Kind.Leaving, words: [2] },
+  'a departure for the loss of who hears of it': { kind: Kind.Leaving, words: [1] },
+  'a departure for the loss of nobody that is': { kind: Kind.Leaving, words: [3] },
+  'a departure for the loss of rank -3': { kind: Kind.Leaving, words: [0xfffffffe] },
   'an arrival at what cannot be a barrier': { kind: Kind.BarrierArrive, words: [1, 2 ** 20] },
   'a message about regions that is not JSON': { kind: Kind.RegionControl, payload: '{"type":' },
   'a message about regions that is not UTF-8': {
